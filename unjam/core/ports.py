@@ -1,0 +1,504 @@
+"""Ports: what the rooms ask of each other. Adapters are built in ``unjam.app`` and nowhere else.
+
+Every port has one contract suite (``tests/contract``) that runs over all of its adapters, the
+in-memory double included. Methods are coroutines unless they say otherwise; times are Unix
+seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjam.core.chunk import Chunk, StoredChunk
+from unjam.core.document import (
+    Accepted,
+    Claim,
+    ClaimAnswer,
+    Document,
+    Pin,
+    State,
+    Submission,
+    Ticket,
+)
+from unjam.core.events import Event
+from unjam.core.outcome import Outcome
+
+Vectors = NDArray[np.float32]
+"""Shape (texts, dimension), unit length, C-contiguous float32."""
+
+
+# -- ledger ---------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class WorkerRef:
+    """One process that may hold leases. *id* is unique per process life."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    kind: Literal["worker", "stock", "watchdog", "api"] = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a claim has come; reported apart from life (a renewal alone is no progress)."""
+
+    document_id: str
+    token: int
+    state: State
+    done: int = 0  # chunks stored and confirmed
+    total: int = 0  # 0 = not known yet
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The ledger's answer to the end of one claim. *moved* False: the token was no longer valid."""
+
+    document_id: str
+    moved: bool
+    state: State
+    ticket: Ticket | None = None  # to be pushed, when it went back to work at once
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """Chunks that must go from the vector store: computed ids of one generation."""
+
+    id: int
+    document_id: str
+    generation: int
+    collection: str
+    first: int  # chunk indices first … last-1
+    last: int
+    due_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleDocument:
+    """What search needs to know about a document that may be shown."""
+
+    document_id: str
+    generation: int
+    filename: str
+    user_id: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """accepted = searchable + running + queued + waiting + dead + cancelled + deleted + missing."""
+
+    accepted: int
+    searchable: int
+    running: int
+    queued: int
+    waiting: int
+    dead: int
+    cancelled: int
+    deleted: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    items: Sequence[Document]
+    next_cursor: str | None
+
+
+class Ledger(Protocol):
+    """The truth. Every write of a claim is conditional on its fencing token."""
+
+    id: str
+    """UUID made with the ledger; tells one house from another."""
+
+    # documents, as users see them
+    async def accept(self, submissions: Sequence[Submission]) -> list[Accepted]:
+        """Make the submissions durable, one answer each, all in one group commit."""
+        ...
+
+    async def find_live(self, user_id: str, content_hash: str) -> str | None:
+        """Id of this user's live document with these bytes."""
+        ...
+
+    async def find_idempotent(self, user_id: str, key: str) -> tuple[str, str] | None:
+        """(document id, content hash) accepted under this Idempotency-Key."""
+        ...
+
+    async def replace(self, document_id: str, submission: Submission) -> Accepted:
+        """A new generation (PUT). A running claim of the old one loses its token.
+
+        Raises:
+            NotFound: no such document, or deleted.
+        """
+        ...
+
+    async def get(self, document_id: str) -> Document | None: ...
+
+    async def list(
+        self,
+        *,
+        state: State | None = None,
+        user_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Newest first; flat at a million rows. Deleted ones only when asked for."""
+        ...
+
+    async def cancel(self, document_id: str) -> Document:
+        """Stop it wherever it is. Raises NotFound; Conflict when it has ended otherwise."""
+        ...
+
+    async def retry(self, document_id: str) -> Ticket:
+        """Put a dead, cancelled or waiting document back to work, budgets reset.
+
+        Raises NotFound; Conflict in other states.
+        """
+        ...
+
+    async def delete(self, document_id: str) -> None:
+        """Tombstone it; its chunks are scheduled for removal, a running claim loses its token.
+
+        Idempotent. Raises NotFound.
+        """
+        ...
+
+    async def events(
+        self, document_id: str | None, after: int = 0, limit: int = 200
+    ) -> list[Event]:
+        """Oldest first; of one document or of all."""
+        ...
+
+    async def equation(self) -> Equation: ...
+
+    async def state_counts(self) -> dict[State, int]: ...
+
+    async def counters(self) -> dict[tuple[str, str], float]:
+        """(name, queue) → value, since the ledger began. Names: jobs_started, jobs_completed,
+        jobs_failed, slo_total, slo_late, duration_sum, and duration_le:<bucket>."""
+        ...
+
+    async def visible(self, document_ids: Sequence[str]) -> dict[str, VisibleDocument]:
+        """Those of the documents that search may show, with their visible generation."""
+        ...
+
+    # lanes
+    async def pushable(self, limit: int) -> list[Ticket]:
+        """Received documents that no lane holds yet, oldest first: the outbox."""
+        ...
+
+    async def mark_pushed(self, tickets: Sequence[Ticket]) -> None:
+        """received → queued, where the sequence still is the ticket's."""
+        ...
+
+    async def queued_slice(self, after_id: str, limit: int) -> list[Ticket]:
+        """Queued documents in id order, for the audit against the lanes."""
+        ...
+
+    async def requeue(self, tickets: Sequence[Ticket], why: str) -> list[Ticket]:
+        """Orphans: give those still queued under this sequence a new one (→ received)."""
+        ...
+
+    # claims
+    async def claim(
+        self, tickets: Sequence[Ticket], worker: WorkerRef, max_concurrent: int
+    ) -> list[ClaimAnswer]:
+        """Lease what is claimable; slots (whole system) are counted in the same transaction."""
+        ...
+
+    def renew(
+        self, worker: WorkerRef, tokens: Mapping[str, int], progress: Sequence[Progress]
+    ) -> set[str]:
+        """Renew all leases of a process at once; the ids that are LOST come back.
+
+        Blocking, on a connection of its own: called from the lease keeper's thread. An empty
+        *tokens* still records that the process lives.
+        """
+        ...
+
+    async def report(self, progress: Progress) -> None:
+        """Write a claim's progress now. Raises LeaseLost."""
+        ...
+
+    async def settle(self, claim: Claim, outcome: Outcome) -> Settled:
+        """End a claim. ``Done`` is the flip: it needs a valid token and generation > visible."""
+        ...
+
+    async def retire(self, worker_id: str) -> None:
+        """Forget a process that ended cleanly."""
+        ...
+
+    # the reconciler's questions; each costs by what is wrong, not by what waits
+    async def expire(self, dead_workers: Sequence[str] = (), limit: int = 500) -> list[Ticket]:
+        """Take documents from expired leases, and at once from processes known to be dead.
+
+        They become suspects (→ received) or, past their death budget, dead letters.
+        """
+        ...
+
+    async def wake(self, limit: int = 500) -> list[Ticket]:
+        """Waiting documents whose time has come (→ received)."""
+        ...
+
+    async def due_cleanups(self, limit: int = 100) -> list[Cleanup]: ...
+
+    async def finish_cleanups(self, ids: Sequence[int]) -> None: ...
+
+    async def unreferenced_blobs(self, older_than_s: float, limit: int = 100) -> list[str]: ...
+
+    async def forget_blob(self, content_hash: str) -> bool:
+        """Drop the blob's row if still unreferenced; only then may the file go."""
+        ...
+
+    async def processes(self) -> list[tuple[WorkerRef, float]]:
+        """Every process that reported, with the age of its last heartbeat in seconds."""
+        ...
+
+    async def lead(self, role: str, holder: str, ttl_s: float) -> bool:
+        """Take or keep leadership of *role*; one holder at a time."""
+        ...
+
+    async def knobs(self) -> dict[str, int]:
+        """Live settings that were changed from their start value."""
+        ...
+
+    async def set_knob(self, name: str, value: int, by: str) -> None: ...
+
+    async def bump_epoch(self, seen: int | None = None) -> int:
+        """The epoch of Redis: *seen* None reads it, else stores max(own, seen) + 1."""
+        ...
+
+    async def backup(self, target: Path) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+# -- blobs ----------------------------------------------------------------------------------
+class BlobWriter(Protocol):
+    """One upload being streamed in. Leave without ``commit`` and nothing remains."""
+
+    async def write(self, data: bytes) -> None:
+        """Raises DependencyDown (disk full, store away)."""
+        ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def head(self) -> bytes:
+        """The first 64 KiB, to sniff the type from."""
+        ...
+
+    def digest(self) -> str:
+        """sha-256 of all bytes written so far, hex."""
+        ...
+
+    async def abort(self) -> None: ...
+
+
+class Blobs(Protocol):
+    """Originals, content-addressed. What ``commit`` returned from is on disk."""
+
+    async def create(self) -> BlobWriter: ...
+
+    async def commit(self, writers: Sequence[BlobWriter]) -> None:
+        """Make all of them durable together, under their digests. Idempotent per content."""
+        ...
+
+    async def path(self, content_hash: str) -> Path:
+        """A local file with the bytes, to be read only. Raises DocumentRejected
+        (original_missing) or DependencyDown (blob_store_down)."""
+        ...
+
+    async def exists(self, content_hash: str) -> bool: ...
+
+    async def remove(self, content_hash: str) -> None: ...
+
+    async def free_bytes(self) -> int: ...
+
+
+# -- vectors --------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """One row for the vector store; *vector* is one row of Vectors."""
+
+    id: str
+    document_id: str
+    generation: int
+    user_id: str
+    chunk: Chunk
+    filename: str
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A hit before the visibility check. *score* is cosine similarity, −1 … 1."""
+
+    chunk: StoredChunk
+    score: float
+
+
+class VectorStore(Protocol):
+    """Chunks and their vectors, one collection per fingerprint."""
+
+    async def upsert(self, collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
+        """Raises DependencyDown (vector_store_down, embedding_dimension_changed)."""
+        ...
+
+    async def missing(self, collection: str, ids: Sequence[str]) -> list[str]:
+        """Which of the ids are not there (``get(ids)``, no ``where``)."""
+        ...
+
+    async def get(self, collection: str, ids: Sequence[str]) -> list[StoredChunk]:
+        """Those that exist, in the order asked for."""
+        ...
+
+    async def query(
+        self, collection: str, vector: Vectors, k: int, where: Mapping[str, Any] | None = None
+    ) -> list[Candidate]:
+        """Nearest first, at most *k*. *vector* has shape (dimension,)."""
+        ...
+
+    async def delete(self, collection: str, ids: Sequence[str]) -> None: ...
+
+    async def collections(self) -> list[str]: ...
+
+    async def ping(self) -> None:
+        """Raises DependencyDown."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# -- embedding ------------------------------------------------------------------------------
+class Provider(Protocol):
+    """One way to turn texts into vectors: the local model, or an OpenAI-compatible endpoint.
+
+    Raises DependencyDown (waiting reasons embedding_*), DocumentRejected (embedding_refused).
+    """
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """One request; texts carry their role prefix already."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class VectorCache(Protocol):
+    """A bounded store of bytes by key; losing it costs money, never correctness."""
+
+    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]: ...
+
+    async def put_many(self, rows: Mapping[bytes, bytes]) -> None: ...
+
+    async def remove_many(self, keys: Sequence[bytes]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Embedder(Protocol):
+    """The embedding service: cache → batch → govern → provider."""
+
+    async def passages(self, texts: Sequence[str], pin: Pin, *, alone: bool = False) -> Vectors:
+        """Vectors of document chunks, through the cache, sharing requests across documents."""
+        ...
+
+    async def query(self, text: str, pin: Pin) -> Vectors:
+        """Shape (dimension,)."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# -- queue ----------------------------------------------------------------------------------
+class Queue(Protocol):
+    """The doorbell. Losing all of it costs seconds, never a document.
+
+    Raises DependencyDown (queue_down).
+    """
+
+    async def push(self, tickets: Sequence[Ticket]) -> None:
+        """Put each into its lane unless its job exists already. Idempotent, one round trip."""
+        ...
+
+    async def take(self, lanes: Sequence[str], limit: int, worker: str) -> list[Ticket]:
+        """Up to *limit* tickets, lanes in order, moved to an intermediate list in one step."""
+        ...
+
+    async def started(self, tickets: Sequence[Ticket], worker: str) -> None:
+        """Claimed: leave the intermediate list, appear as started in RQ's books."""
+        ...
+
+    async def finished(self, tickets: Sequence[Ticket], worker: str, *, ok: bool = True) -> None:
+        """Ended in the ledger: the job leaves RQ's books."""
+        ...
+
+    async def put_back(self, tickets: Sequence[Ticket], worker: str) -> None:
+        """Not claimed for want of a slot: back to the head of its lane."""
+        ...
+
+    async def discard(self, tickets: Sequence[Ticket], worker: str) -> None:
+        """Stale: drop job and intermediate entry."""
+        ...
+
+    async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
+        """Whether each stands in its lane or an intermediate list (audit)."""
+        ...
+
+    async def park(self, tickets: Sequence[Ticket]) -> None:
+        """Make dead letters visible in ``rag_dlq`` (list and failed registry)."""
+        ...
+
+    async def unpark(self, document_ids: Sequence[str]) -> None: ...
+
+    async def lengths(self) -> dict[str, int]:
+        """Every lane that exists, and rag_dlq."""
+        ...
+
+    async def wait(self, lanes: Sequence[str], timeout_s: float) -> None:
+        """Return when a lane may hold something, or after the time-out."""
+        ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+# -- text -----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class ParseJob:
+    """What the capped child needs to turn bytes into chunks."""
+
+    path: Path
+    filename: str
+    media_type: str
+    size_bytes: int
+    chunk_tokens: int
+    overlap_tokens: int
+    tokenizer: str
+    memory_bytes: int
+    cpu_s: float
+    wall_s: float
+    output_bytes: int
+
+
+class Parser(Protocol):
+    """Runs a parse job in a disposable child (law 11)."""
+
+    def chunks(self, job: ParseJob) -> AsyncIterator[list[Chunk]]:
+        """Windows of chunks, in order, as they come; at most 256 chunks or 1 MiB a window.
+
+        Raises DocumentRejected (dead reasons of the bytes), DocumentFailed (the child crashed,
+        ran out of memory or time: code parser_crashed, parser_memory, parser_timeout).
+        """
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,239 @@
+"""Every setting: its environment variable, default, unit and meaning. Read once, frozen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1_048_576
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "unjam"
+
+
+class Settings(BaseSettings):
+    """One frozen object for a whole process.
+
+    Raises:
+        pydantic.ValidationError: a variable holds something else than described here; the CLI
+            turns it into one line per variable.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", case_sensitive=True, env_ignore_empty=True
+    )
+
+    # -- embedding --------------------------------------------------------------------------
+    embedding_batch_size: int = Field(
+        32, ge=1, le=2048, alias="RAG_EMBEDDING_BATCH_SIZE", description="texts per request"
+    )
+    embedding_concurrency: int = Field(
+        3,
+        ge=1,
+        le=64,
+        alias="RAG_EMBEDDING_CONCURRENCY",
+        description="requests in flight per process",
+    )
+    embedding_rate_limit: int = Field(
+        1000,
+        ge=1,
+        alias="RAG_EMBEDDING_RATE_LIMIT",
+        description="requests per minute over all processes and hosts, per key group",
+    )
+    embedding_tokens_per_minute: int = Field(
+        0,
+        ge=0,
+        alias="RAG_EMBEDDING_TOKENS_PER_MINUTE",
+        description="tokens per minute, likewise; 0 = no limit",
+    )
+    embedding_delay_ms: int = Field(
+        0,
+        ge=0,
+        le=60_000,
+        alias="RAG_EMBEDDING_DELAY_MS",
+        description="least time between requests of a process, ms",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None, alias="OPENAI_API_KEY", description="key of the OpenAI-compatible endpoint"
+    )
+    openai_api_keys: SecretStr | None = Field(
+        None,
+        alias="OPENAI_API_KEYS",
+        description="several keys, comma-separated, each `key` or `group:key`; ungrouped keys "
+        "share one limit",
+    )
+    use_api_key_rotation: bool = Field(
+        False, alias="USE_API_KEY_ROTATION", description="spread requests over OPENAI_API_KEYS"
+    )
+    openai_base_url: str = Field(
+        "https://api.openai.com/v1",
+        alias="OPENAI_BASE_URL",
+        description="an OpenAI-compatible endpoint",
+    )
+    embedding_model: str = Field(
+        "",
+        alias="RAG_EMBEDDING_MODEL",
+        description="model name; empty: multilingual-e5-small without a key, "
+        "text-embedding-3-small with one",
+    )
+    # -- chunks and work --------------------------------------------------------------------
+    max_chunk_size: int | None = Field(
+        None,
+        ge=16,
+        alias="RAG_MAX_CHUNK_SIZE",
+        description="tokens of the model in use, never above its limit; empty: 1024, or 256 with "
+        "the local model; new generations only",
+    )
+    chunk_overlap: int | None = Field(
+        None,
+        ge=0,
+        alias="RAG_CHUNK_OVERLAP",
+        description="tokens; empty: 128, or 32 with the local model; new generations only",
+    )
+    max_concurrent_jobs: int = Field(
+        50,
+        ge=1,
+        le=10_000,
+        alias="RAG_MAX_CONCURRENT_JOBS",
+        description="documents in flight, whole system",
+    )
+    worker_memory_mb: int | None = Field(
+        None,
+        ge=256,
+        alias="RAG_WORKER_MEMORY_MB",
+        description="MiB: cap of a parsing child and trigger of pressure handling; empty: a "
+        "quarter of the host's memory, at most 2048",
+    )
+    large_document_mb: int = Field(
+        10,
+        ge=1,
+        alias="RAG_LARGE_DOCUMENT_MB",
+        description="MiB from which a document goes to rag_large_docs",
+    )
+    max_upload_mb: int = Field(
+        2048, ge=1, alias="RAG_MAX_UPLOAD_MB", description="largest upload, MiB; above it 413"
+    )
+    type_queues: str = Field(
+        "",
+        alias="RAG_TYPE_QUEUES",
+        description="lanes per file type, e.g. `pdf=rag_pdf,docx=rag_office`",
+    )
+    # -- where things are -------------------------------------------------------------------
+    redis_url: str | None = Field(
+        None, alias="RAG_REDIS_URL", description="empty: an embedded Valkey (port 6379, db 5)"
+    )
+    chroma_url: str | None = Field(
+        None, alias="RAG_CHROMA_URL", description="empty: an embedded Chroma server (port 8000)"
+    )
+    database_url: str | None = Field(
+        None,
+        alias="RAG_DATABASE_URL",
+        description="the ledger; empty: SQLite in the data folder; postgresql://… for many hosts",
+    )
+    storage_url: str | None = Field(
+        None, alias="RAG_STORAGE_URL", description="originals; empty: a folder in the data folder"
+    )
+    data_dir: Path = Field(
+        default_factory=_default_data_dir, alias="RAG_DATA_DIR", description="the one data folder"
+    )
+    log_dir_setting: Path | None = Field(
+        None, alias="RAG_LOG_DIR", description="empty: `logs` in the data folder"
+    )
+    cache_mb: int = Field(
+        2048, ge=16, alias="RAG_EMBEDDING_CACHE_MB", description="bound of the embedding cache, MiB"
+    )
+    # -- access and people ------------------------------------------------------------------
+    admin_token: SecretStr | None = Field(
+        None,
+        alias="ADMIN_TOKEN",
+        description="operators' token; empty: generated into `<data>/admin-token`",
+    )
+    api_token: SecretStr | None = Field(
+        None, alias="RAG_API_TOKEN", description="public API's token; empty: open on loopback"
+    )
+    allowed_hosts: str = Field(
+        "",
+        alias="RAG_ALLOWED_HOSTS",
+        description="further host names under which the servers may be called, comma-separated",
+    )
+    slack_webhook_url: SecretStr | None = Field(
+        None, alias="SLACK_WEBHOOK_URL", description="one message per change of an incident"
+    )
+    webhook_url: SecretStr | None = Field(
+        None, alias="RAG_WEBHOOK_URL", description="signed document and incident events"
+    )
+    redis_repair: bool = Field(
+        False,
+        alias="RAG_REDIS_REPAIR",
+        description="let the watchdog put an external Redis back to `noeviction`",
+    )
+    timezone: str = Field(
+        "", alias="RAG_TIMEZONE", description="IANA name for statistics; empty: the host's"
+    )
+    lang: Literal["en", "ko"] = Field("en", alias="RAG_LANG", description="`en` or `ko`")
+    log_format: Literal["text", "json"] = Field(
+        "text", alias="RAG_LOG_FORMAT", description="`text` or `json`"
+    )
+
+    @field_validator("data_dir", "log_dir_setting", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
+    @field_validator("lang", mode="before")
+    @classmethod
+    def _language(cls, value: object) -> object:
+        return value[:2].lower() if isinstance(value, str) else value
+
+    @property
+    def log_dir(self) -> Path:
+        return self.log_dir_setting or self.data_dir / "logs"
+
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        """All keys as given (``key`` or ``group:key``), first OPENAI_API_KEYS, without repeats."""
+        several = self.openai_api_keys.get_secret_value().split(",") if self.openai_api_keys else []
+        single = [self.openai_api_key.get_secret_value()] if self.openai_api_key else []
+        return tuple(dict.fromkeys(k.strip() for k in [*several, *single] if k.strip()))
+
+    @property
+    def uses_local_model(self) -> bool:
+        """True when no text leaves the machine for embedding."""
+        return not self.api_keys
+
+    @property
+    def model(self) -> str:
+        if self.embedding_model:
+            return self.embedding_model
+        return "multilingual-e5-small" if self.uses_local_model else "text-embedding-3-small"
+
+    @property
+    def chunk_tokens(self) -> int:
+        return self.max_chunk_size or (256 if self.uses_local_model else 1024)
+
+    @property
+    def overlap_tokens(self) -> int:
+        default = 32 if self.uses_local_model else 128
+        wanted = default if self.chunk_overlap is None else self.chunk_overlap
+        return min(wanted, self.chunk_tokens // 2)
+
+    @property
+    def parser_memory_mb(self) -> int:
+        if self.worker_memory_mb:
+            return self.worker_memory_mb
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB
+        return max(256, min(2048, host // 4))
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return self.max_upload_mb * MIB
+
+    @property
+    def large_document_bytes(self) -> int:
+        return self.large_document_mb * MIB
