@@ -18,4 +18,4 @@ def full_jitter(attempt: int, base_s: float = 1.0, cap_s: float = 300.0) -> floa
     variants compared there the one with the least total work under contention.
     """
     ceiling = min(cap_s, base_s * (2 ** min(attempt, 32)))
-    return ceiling * (1.0 - random.random())  # noqa: S311 - not for secrets
+    return ceiling * (1.0 - random.random())

@@ -54,6 +54,7 @@ class Progress:
     state: State
     done: int = 0  # chunks stored and confirmed
     total: int = 0  # 0 = not known yet
+    alone: bool = False  # a suspect, and the process holds nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Cleanup:
     generation: int
     collection: str
     first: int  # chunk indices first … last-1
-    last: int
+    last: int  # -1: unknown; go on block by block until a whole block is absent
     due_at: float
 
 
@@ -156,10 +157,11 @@ class Ledger(Protocol):
         """Stop it wherever it is. Raises NotFound; Conflict when it has ended otherwise."""
         ...
 
-    async def retry(self, document_id: str) -> Ticket:
+    async def retry(self, document_id: str, pin: Pin | None = None) -> Ticket:
         """Put a dead, cancelled or waiting document back to work, budgets reset.
 
-        Raises NotFound; Conflict in other states.
+        A dead or cancelled one gets a new generation (late cleanups of the old one must not
+        meet it), pinned to *pin* or to what it had. Raises NotFound; Conflict in other states.
         """
         ...
 
@@ -187,6 +189,14 @@ class Ledger(Protocol):
 
     async def visible(self, document_ids: Sequence[str]) -> dict[str, VisibleDocument]:
         """Those of the documents that search may show, with their visible generation."""
+        ...
+
+    async def pins_in_use(self) -> list[Pin]:
+        """Pins of visible generations: more than one while a changed model builds beside."""
+        ...
+
+    async def repin(self, pin: Pin, limit: int) -> list[Ticket]:
+        """Give searchable documents whose fingerprint is not *pin*'s a new generation."""
         ...
 
     # lanes

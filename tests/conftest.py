@@ -1,0 +1,8 @@
+"""Shared fixtures live in ``tests/fixtures``, one module per real server."""
+
+pytest_plugins = [
+    "tests.fixtures.ledger",
+    "tests.fixtures.valkey",
+    "tests.fixtures.chroma",
+    "tests.fixtures.openai",
+]
