@@ -7,7 +7,7 @@ seconds, sizes bytes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -503,7 +503,7 @@ class ParseJob:
 class Parser(Protocol):
     """Runs a parse job in a disposable child (law 11)."""
 
-    def chunks(self, job: ParseJob) -> AsyncIterator[list[Chunk]]:
+    def chunks(self, job: ParseJob) -> AsyncGenerator[list[Chunk], None]:
         """Windows of chunks, in order, as they come; at most 256 chunks or 1 MiB a window.
 
         Raises DocumentRejected (dead reasons of the bytes), DocumentFailed (the child crashed,

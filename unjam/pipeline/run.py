@@ -1,0 +1,208 @@
+"""One document's life in a worker, as one straight line: parse → chunk → embed → store → finish.
+
+Parsing and chunking happen in a disposable child and come back as windows of chunks, so a large
+document is embedded and stored while it is still being read, in bounded memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from unjam.core.backoff import full_jitter
+from unjam.core.chunk import Chunk
+from unjam.core.document import Claim, State
+from unjam.core.errors import (
+    DependencyDown,
+    DocumentFailed,
+    DocumentRejected,
+    LeaseLost,
+    NotNow,
+    UnjamError,
+)
+from unjam.core.outcome import Dead, Done, Outcome, Retry, Snooze
+from unjam.core.ports import Blobs, Embedder, ParseJob, Parser, Progress
+from unjam.core.reasons import REASONS
+from unjam.pipeline.steps import Checkpoint, Step, no_checkpoint
+from unjam.pipeline.store import VectorWriter
+
+WINDOWS_IN_FLIGHT = 3
+"""Windows of one document between parser and store: one embedding, one storing, one coming."""
+
+PARSE_TRIES = 2
+"""A crash of the parsing child is tried once more; the same bytes rarely do better later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a parsing child may use (law 11)."""
+
+    memory_bytes: int
+    cpu_s: float = 300.0
+    wall_s: float = 600.0
+    output_bytes: int = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Everything a run needs, as ports."""
+
+    blobs: Blobs
+    parser: Parser
+    embedder: Embedder
+    writer: VectorWriter
+    tokenizer_of: Callable[[Claim], str]
+    limits: Limits
+    checkpoint: Checkpoint = no_checkpoint
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One claim being worked on: what the lease keeper reports and the log tells."""
+
+    claim: Claim
+    state: State = State.PARSING
+    done: int = 0
+    total: int = 0
+    alone: bool = False
+    stage_ms: dict[str, float] = field(default_factory=dict[str, float])
+    changed: Callable[[Attempt], None] = lambda _: None
+
+    def enter(self, state: State) -> None:
+        if state is not self.state:
+            self.state = state
+            self.changed(self)
+
+    def progress(self) -> Progress:
+        return Progress(
+            document_id=self.claim.document_id,
+            token=self.claim.token,
+            state=self.state,
+            done=self.done,
+            total=self.total,
+            alone=self.alone,
+        )
+
+    def spent(self, stage: str, since: float) -> None:
+        """Add the milliseconds since *since* (``time.monotonic``) to *stage*."""
+        self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.monotonic() - since) * 1000
+
+
+async def run(attempt: Attempt, tools: Tools) -> Outcome:
+    """Bring the claim's generation into the vector store, completely; say how it ended.
+
+    Raises:
+        LeaseLost: we are a zombie; nothing may be written any more.
+    """
+    try:
+        tools.checkpoint(Step.CLAIMED)
+        chunks = await _work(attempt, tools)
+        tools.checkpoint(Step.COMPLETE)
+        return Done(chunks, attempt.stage_ms)
+    except Exception as error:
+        cause = _first(error)
+        if isinstance(cause, LeaseLost):
+            raise cause from error
+        return outcome_of(attempt.claim, cause)
+
+
+async def _work(attempt: Attempt, tools: Tools) -> int:
+    """Number of chunks stored."""
+    room = asyncio.Semaphore(WINDOWS_IN_FLIGHT)
+    count = 0
+    async with asyncio.TaskGroup() as tasks, aclosing(parse(attempt, tools)) as windows:
+        began = time.monotonic()
+        async for window in windows:
+            attempt.spent("parse", began)
+            count += len(window)
+            attempt.total = max(attempt.total, count)
+            await room.acquire()
+            task = tasks.create_task(_embed_and_store(attempt, tools, window))
+            task.add_done_callback(lambda _: room.release())
+            began = time.monotonic()
+    return count
+
+
+async def parse(attempt: Attempt, tools: Tools) -> AsyncGenerator[list[Chunk], None]:
+    """Windows of chunks of the original, in order."""
+    claim = attempt.claim
+    job = ParseJob(
+        path=await tools.blobs.path(claim.content_hash),
+        filename=claim.filename,
+        media_type=claim.media_type,
+        size_bytes=claim.size_bytes,
+        chunk_tokens=claim.pin.chunk_tokens,
+        overlap_tokens=claim.pin.overlap_tokens,
+        tokenizer=tools.tokenizer_of(claim),
+        memory_bytes=tools.limits.memory_bytes // (2 if claim.suspect else 1),
+        cpu_s=tools.limits.cpu_s,
+        wall_s=tools.limits.wall_s,
+        output_bytes=tools.limits.output_bytes,
+    )
+    first = True
+    async with aclosing(tools.parser.chunks(job)) as windows:
+        async for window in windows:
+            if first:
+                tools.checkpoint(Step.PARSED)
+                first = False
+            yield window
+
+
+async def _embed_and_store(attempt: Attempt, tools: Tools, window: Sequence[Chunk]) -> None:
+    claim = attempt.claim
+    attempt.enter(State.EMBEDDING)
+    began = time.monotonic()
+    vectors = await tools.embedder.passages(
+        [chunk.text for chunk in window], claim.pin, alone=claim.suspect
+    )
+    attempt.spent("embed", began)
+    tools.checkpoint(Step.EMBEDDED)
+    attempt.enter(State.STORING)
+    began = time.monotonic()
+    await tools.writer.store(claim, window, vectors)
+    attempt.spent("store", began)
+    attempt.done += len(window)
+    tools.checkpoint(Step.STORED)
+
+
+def outcome_of(claim: Claim, error: Exception) -> Outcome:
+    """How an attempt that raised *error* ends. Pure.
+
+    A dependency's trouble waits, bytes that cannot become text are parked, everything else is an
+    error of this document and is tried again with full jitter.
+    """
+    match error:
+        case DocumentRejected():
+            return Dead(error.code, error.detail)
+        case DependencyDown():
+            return Snooze(error.code, error.detail, error.retry_after_s, error.throttled)
+        case NotNow():
+            return Snooze("processing_error", error.detail, error.retry_after_s)
+        case DocumentFailed() if (
+            REASONS[error.code].kind == "dead" and claim.errors + 1 >= PARSE_TRIES
+        ):
+            return Dead(error.code, error.detail)
+        case UnjamError():
+            detail = f"{error.code}: {error.detail}"
+        case _:
+            detail = f"{type(error).__name__}: {error}"
+    return Retry("processing_error", detail[:2000], full_jitter(claim.errors + 1))
+
+
+def _first(raised: Exception) -> Exception:
+    """The most telling leaf: what ends a document before what makes it wait."""
+    leaves: list[Exception] = []
+    stack: list[BaseException] = [raised]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            stack.extend(error.exceptions)
+        elif isinstance(error, Exception):
+            leaves.append(error)
+    order = (LeaseLost, DocumentRejected, DocumentFailed, DependencyDown)
+    return min(
+        leaves, key=lambda e: next((i for i, t in enumerate(order) if isinstance(e, t)), len(order))
+    )

@@ -1,0 +1,88 @@
+"""Store: chunks and vectors into the vector store, confirmed, batched across documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unjam.core.chunk import Chunk, chunk_id
+from unjam.core.coalesce import Coalescer
+from unjam.core.document import Claim
+from unjam.core.errors import DependencyDown
+from unjam.core.ports import ChunkRow, Vectors, VectorStore
+
+ROWS_PER_UPSERT = 300
+"""Chroma's throughput is flat from 100 to 500 rows a call, latency is not: measured."""
+
+UPSERT_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    rows: Sequence[ChunkRow]
+    vectors: Vectors
+
+
+class VectorWriter:
+    """One writer a process: Chroma gets slower, not faster, with several at once.
+
+    ``store`` returns when the vector store confirmed every id of the window by ``get(ids)``.
+    """
+
+    def __init__(self, store: VectorStore) -> None:
+        self._store = store
+        self._lines: dict[str, Coalescer[_Part, None]] = {}
+
+    async def store(self, claim: Claim, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Upsert and confirm one window; *vectors* has shape (len(chunks), dimension).
+
+        Raises:
+            DependencyDown: vector_store_down, embedding_dimension_changed.
+        """
+        rows = [
+            ChunkRow(
+                id=chunk_id(claim.document_id, claim.generation, chunk.index),
+                document_id=claim.document_id,
+                generation=claim.generation,
+                user_id=claim.user_id,
+                chunk=chunk,
+                filename=claim.filename,
+                metadata=claim.metadata,
+            )
+            for chunk in chunks
+        ]
+        collection = claim.pin.fingerprint.collection
+        await self._line(collection).put(_Part(rows, vectors))
+
+    def _line(self, collection: str) -> Coalescer[_Part, None]:
+        line = self._lines.get(collection)
+        if line is None:
+
+            async def flush(parts: Sequence[_Part]) -> Sequence[None]:
+                await self._write(collection, parts)
+                return [None] * len(parts)
+
+            line = Coalescer(flush, max_weight=ROWS_PER_UPSERT, weight=lambda p: len(p.rows))
+            self._lines[collection] = line
+        return line
+
+    async def _write(self, collection: str, parts: Sequence[_Part]) -> None:
+        rows = [row for part in parts for row in part.rows]
+        vectors = (
+            parts[0].vectors if len(parts) == 1 else np.concatenate([p.vectors for p in parts])
+        )
+        for _ in range(UPSERT_TRIES):
+            await self._store.upsert(collection, rows, vectors)
+            absent = set(await self._store.missing(collection, [row.id for row in rows]))
+            if not absent:
+                return
+            keep = [i for i, row in enumerate(rows) if row.id in absent]
+            rows, vectors = [rows[i] for i in keep], vectors[keep]
+        raise DependencyDown(
+            f"{len(rows)} chunks are absent after {UPSERT_TRIES} acknowledged upserts",
+            code="vector_store_down",
+            hint="Check the vector store's disk and log.",
+            retry_after_s=30.0,
+        )
