@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.fixtures.valkey",
     "tests.fixtures.chroma",
     "tests.fixtures.openai",
+    "tests.fixtures.noskip",
 ]

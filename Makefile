@@ -1,0 +1,50 @@
+# `make help` lists the targets. PYTHON= names the interpreter, VENV= the environment,
+# ARGS= goes to the command, JOBS= is the number of test processes.
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+JOBS ?= auto
+PY := $(VENV)/bin/python
+export PYTHON
+
+# The caller's own endpoints, keys and folders must not reach a demo or a test.
+CLEAN_ENV = env $$(env | sed -nE 's/^((OPENAI|RAG|SLACK)_[A-Za-z0-9_]*|ADMIN_TOKEN|USE_API_KEY_ROTATION)=.*/-u \1/p')
+PYTEST = $(CLEAN_ENV) $(PY) -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check soak bench lock docs
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' Makefile
+
+setup: ## create .venv, install the locked packages, build the local model
+	@scripts/setup.sh "$(VENV)"
+
+demo: setup ## the whole system on free ports in a temporary folder, shown at work
+	@$(CLEAN_ENV) $(PY) -m unjam.app.demo $(ARGS)
+
+up: setup ## start everything and serve it until Ctrl-C
+	@$(VENV)/bin/unjam up $(ARGS)
+
+test: setup ## all tests except the long ones, under ten minutes
+	@$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "not soak" $(ARGS)
+
+check: setup ## lint, format, types, import directions, file lengths, notices, docs
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/pyright --pythonpath $(PY)
+	@$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+	@$(PYTEST) -p no:cacheprovider tests/unit/test_house.py tests/docs
+
+soak: setup ## the long tests
+	@$(PYTEST) --timeout 3600 -m soak $(ARGS)
+
+bench: setup ## measure; results go to bench/out
+	@$(CLEAN_ENV) $(PY) -m bench $(ARGS)
+
+lock: ## write the lock files anew (ARGS=--upgrade for newest versions)
+	@scripts/lock.sh $(ARGS)
+
+docs: setup ## write the generated pages and notices anew
+	@$(PY) scripts/docs.py
+	@$(PY) scripts/notices.py
