@@ -469,6 +469,16 @@ class Queue(Protocol):
 
     async def unpark(self, document_ids: Sequence[str]) -> None: ...
 
+    async def repark(self, tickets: Sequence[Ticket]) -> None:
+        """Make ``rag_dlq`` hold exactly these."""
+        ...
+
+    async def epoch(self) -> int:
+        """The counter that tells a Redis that lost its data; 0 = none."""
+        ...
+
+    async def set_epoch(self, value: int) -> None: ...
+
     async def lengths(self) -> dict[str, int]:
         """Every lane that exists, and rag_dlq."""
         ...

@@ -1,0 +1,1 @@
+"""Settings → Services: the only place that builds adapters."""

@@ -1,0 +1,74 @@
+"""``unjam worker``: one worker process, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+from unjam.app.house import found
+from unjam.app.services import Services, open_services
+from unjam.core.errors import DependencyDown
+from unjam.core.ports import WorkerRef
+from unjam.observe import words
+from unjam.observe.logs import configure_logging
+from unjam.queue.lanes import default_lanes
+from unjam.settings import Settings
+from unjam.worker.identity import process_identity
+from unjam.worker.worker import Worker, WorkerOptions
+
+BEAT_S = 5.0
+
+
+def main(settings: Settings | None = None, lanes: Sequence[str] = ()) -> int:
+    """Blocks until the worker has drained; 0."""
+    settings = found(settings or Settings())  # type: ignore[call-arg]
+    configure_logging(settings, process="worker")
+    import uvloop
+
+    return uvloop.run(_main(settings, lanes))
+
+
+async def _main(settings: Settings, lanes: Sequence[str]) -> int:
+    services = await open_services(settings, role="worker")
+    tools, parser = services.tools()
+    me = process_identity("worker")
+    options = WorkerOptions(lanes=tuple(lanes) or default_lanes(settings.type_queues))
+    worker = Worker(
+        ledger=services.ledger,
+        queue=services.queue,
+        tools=tools,
+        me=me,
+        options=options,
+        max_concurrent=lambda: services.knobs()["RAG_MAX_CONCURRENT_JOBS"],
+    )
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, worker.stop)
+    beat = asyncio.create_task(_beat(services, worker, me, options.lanes))
+    try:
+        words.worker_ready(me.id, options.lanes)
+        await worker.run()
+    finally:
+        beat.cancel()
+        await asyncio.gather(beat, return_exceptions=True)
+        await parser.close()
+        await services.close()
+    words.worker_stopped(me.id)
+    return 0
+
+
+async def _beat(services: Services, worker: Worker, me: WorkerRef, lanes: Sequence[str]) -> None:
+    """Stand in RQ's books (``rq info``), also after Redis lost its data."""
+    try:
+        while True:
+            try:
+                await services.queue.beat_worker(me, lanes, busy=worker.in_flight > 0)
+            except DependencyDown as error:
+                words.redis_lost(error.detail)
+            await asyncio.sleep(BEAT_S)
+    finally:
+        try:
+            await services.queue.unregister_worker(me)
+        except DependencyDown as error:
+            words.redis_lost(error.detail)

@@ -1,0 +1,187 @@
+"""Services: everything a process needs, built from Settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from unjam.app.house import House, without_password
+from unjam.app.knobs import LiveKnobs
+from unjam.core.document import Claim, Pin
+from unjam.core.errors import SetupError
+from unjam.core.ports import Blobs, Embedder, Ledger, VectorStore
+from unjam.embedding.factory import build_embedder, tokenizer_spec
+from unjam.embedding.fingerprint import current_pin
+from unjam.pipeline.intake import Intake
+from unjam.pipeline.run import Limits, Tools
+from unjam.pipeline.sandbox import SandboxParser
+from unjam.pipeline.sniff import sniff
+from unjam.pipeline.steps import Checkpoint, no_checkpoint
+from unjam.pipeline.store import VectorWriter
+from unjam.queue.lanes import lane_for, parse_type_queues
+from unjam.queue.rq_queue import RqQueue
+from unjam.search.retrieve import Retriever
+from unjam.settings import MIB, Settings
+from unjam.stores.blobs import LocalBlobs
+from unjam.stores.ledger import SqlLedger
+from unjam.stores.vector_cache import SqliteVectorCache
+from unjam.stores.vectors_chroma import ChromaVectors
+
+
+@dataclass(frozen=True)
+class Services:
+    """One process's adapters. ``close`` it."""
+
+    settings: Settings
+    ledger: Ledger
+    blobs: Blobs
+    queue: RqQueue
+    vectors: VectorStore
+    embedder: Embedder
+    retriever: Retriever
+    intake: Intake
+    knobs: LiveKnobs
+
+    def current_pin(self) -> Pin:
+        """What a generation that is created now is pinned to."""
+        return current_pin(self.settings, self.knobs())
+
+    def tools(self) -> tuple[Tools, SandboxParser]:
+        """What a worker runs documents with; the parser is to be closed."""
+        parser = SandboxParser()
+        return (
+            Tools(
+                blobs=self.blobs,
+                parser=parser,
+                embedder=self.embedder,
+                writer=VectorWriter(self.vectors),
+                tokenizer_of=_tokenizer_of,
+                limits=Limits(memory_bytes=self.settings.parser_memory_mb * MIB),
+                checkpoint=_checkpoint(),
+            ),
+            parser,
+        )
+
+    def house(self) -> House:
+        return house_of(self.settings, self.ledger.id)
+
+    async def close(self) -> None:
+        await self.intake.close()
+        await self.knobs.close()
+        for part in (self.embedder, self.queue, self.vectors, self.ledger):
+            with contextlib.suppress(Exception):
+                await part.close()
+
+
+def _checkpoint() -> Checkpoint:
+    """Nothing in production; under UNJAM_TESTING=1 the crash point that the environment names."""
+    if os.environ.get("UNJAM_TESTING") != "1":
+        return no_checkpoint
+    from unjam.testing.crash import checkpoint_from_environment
+
+    return checkpoint_from_environment()
+
+
+def _tokenizer_of(claim: Claim) -> str:
+    return tokenizer_spec(claim.pin)
+
+
+def house_of(settings: Settings, ledger_id: str) -> House:
+    """The house that these settings describe."""
+    return House(
+        ledger_id=ledger_id,
+        data_dir=str(settings.data_dir),
+        log_dir=str(settings.log_dir),
+        redis_url=without_password(settings.redis_url or ""),
+        chroma_url=without_password(settings.chroma_url or ""),
+        database_url=without_password(settings.database_url or ""),
+        storage_url=without_password(settings.storage_url or ""),
+    )
+
+
+def ledger_url(settings: Settings) -> str:
+    return settings.database_url or f"sqlite:///{settings.data_dir / 'ledger.db'}"
+
+
+async def open_ledger(settings: Settings) -> SqlLedger:
+    """The ledger, created or migrated where needed.
+
+    Raises:
+        LedgerVersionError: it is newer than this program.
+        DependencyDown: ledger_unwritable.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return await SqlLedger.open(ledger_url(settings), gate_dir=settings.data_dir)
+
+
+async def open_services(settings: Settings, *, role: str) -> Services:
+    """Build every adapter; nothing needs to answer yet but the ledger.
+
+    Raises:
+        SetupError: no Redis or Chroma is known, or the blob folder belongs to another ledger.
+        DependencyDown: ledger_unwritable.
+    """
+    if settings.redis_url is None or settings.chroma_url is None:
+        raise SetupError(
+            "no running system was found",
+            hint="Start one with `unjam up`, or set RAG_REDIS_URL and RAG_CHROMA_URL.",
+        )
+    ledger = await open_ledger(settings)
+    blobs = LocalBlobs(_blob_root(settings))
+    await asyncio.to_thread(blobs.claim_root, ledger.id)
+    knobs = LiveKnobs(settings, ledger)
+    await knobs.refresh()
+    knobs.follow()
+    queue = RqQueue(settings.redis_url)
+    vectors = ChromaVectors(settings.chroma_url)
+    cache = SqliteVectorCache(settings.data_dir / "embeddings.db", settings.cache_mb * MIB)
+    embedder = build_embedder(settings, cache, knobs)
+    pin = partial(_pin_now, settings, knobs)
+    intake = Intake(
+        ledger,
+        blobs,
+        queue,
+        sniff=sniff,
+        lane_for=_lanes(settings),
+        current_pin=pin,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    return Services(
+        settings=settings,
+        ledger=ledger,
+        blobs=blobs,
+        queue=queue,
+        vectors=vectors,
+        embedder=embedder,
+        retriever=Retriever(ledger, vectors, embedder, pin),
+        intake=intake,
+        knobs=knobs,
+    )
+
+
+def _pin_now(settings: Settings, knobs: LiveKnobs) -> Pin:
+    return current_pin(settings, knobs())
+
+
+def _lanes(settings: Settings):
+    type_queues: Mapping[str, str] = parse_type_queues(settings.type_queues)
+    return partial(lane_for, large_bytes=settings.large_document_bytes, type_queues=type_queues)
+
+
+def _blob_root(settings: Settings) -> Path:
+    url = settings.storage_url
+    if url is None:
+        return settings.data_dir / "blobs"
+    if url.startswith("file://"):
+        return Path(url.removeprefix("file://"))
+    if "://" in url:
+        raise SetupError(
+            f"RAG_STORAGE_URL={without_password(url)} is of a kind that is not supported",
+            hint="Use a folder that all hosts share: file:///path, or leave it empty.",
+        )
+    return Path(url)

@@ -1,0 +1,1 @@
+"""What watches, repairs and reports."""

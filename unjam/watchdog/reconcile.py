@@ -1,0 +1,176 @@
+"""Reconciler: finds each document whose state says that it should move and does not, and moves it.
+
+Every chore is bounded and costs by what is wrong, not by what waits. All of them are safe to run
+twice, beside workers, and to be cut off anywhere: the ledger decides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from unjam.core.chunk import chunk_ids
+from unjam.core.document import Pin, State, Ticket
+from unjam.core.errors import DependencyDown
+from unjam.core.ports import Blobs, Cleanup, Ledger, Queue, VectorStore, WorkerRef
+from unjam.observe import words
+
+SLICE = 1000
+"""Documents a tick that are compared with the lanes: 2 s × 1,000 covers 100,000 in 200 s."""
+
+BLOB_GRACE_S = 3600.0
+"""A blob may go this long after its last reference (an upload may be about to re-link it)."""
+
+CLEANUP_BLOCK = 256
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """``tick`` is one round. *is_alive* tells whether a local process lives (None: elsewhere)."""
+
+    ledger: Ledger
+    queue: Queue
+    vectors: VectorStore
+    blobs: Blobs
+    current_pin: Callable[[], Pin]
+    is_alive: Callable[[WorkerRef], bool | None]
+    _audit_from: str = ""
+    _parked: int = -1
+    _blobs_due: float = 0.0
+    _down: set[str] = field(default_factory=set[str])
+
+    async def tick(self) -> None:
+        """All chores once; one that fails for a dependency does not stop the others."""
+        chores: Sequence[Callable[[], Awaitable[None]]] = (
+            self.take_from_the_dead,
+            self.wake_the_due,
+            self.empty_the_outbox,
+            self.audit_a_slice,
+            self.mirror_dead_letters,
+            self.clean_vectors,
+            self.build_beside,
+            self.sweep_blobs,
+        )
+        for chore in chores:
+            name = chore.__name__
+            try:
+                await chore()
+                self._down.discard(name)
+            except DependencyDown as error:
+                if name not in self._down:  # once per outage, not once per tick
+                    words.dependency_lost(error.code, error.detail)
+                self._down.add(name)
+
+    async def take_from_the_dead(self) -> None:
+        """Leases that ran out, and at once those of processes of this host that are gone."""
+        dead = [ref.id for ref, _ in await self.ledger.processes() if self.is_alive(ref) is False]
+        tickets = await self.ledger.expire(dead)
+        if tickets:
+            words.documents_recovered(len(tickets), "worker_died")
+        for worker_id in dead:
+            await self.ledger.retire(worker_id)
+
+    async def wake_the_due(self) -> None:
+        await self.ledger.wake()
+
+    async def empty_the_outbox(self) -> None:
+        """Received documents enter their lanes."""
+        while tickets := await self.ledger.pushable(SLICE):
+            await self.queue.push(tickets)
+            await self.ledger.mark_pushed(tickets)
+            if len(tickets) < SLICE:
+                return
+
+    async def audit_a_slice(self) -> None:
+        """Queued documents that no lane holds get a new sequence number and go in again."""
+        await self._new_redis()
+        tickets = await self.ledger.queued_slice(self._audit_from, SLICE)
+        self._audit_from = tickets[-1].document_id if len(tickets) == SLICE else ""
+        await self._requeue_absent(tickets)
+
+    async def audit_all(self) -> None:
+        """The whole backlog at once: after Redis lost its data."""
+        after = ""
+        while tickets := await self.ledger.queued_slice(after, SLICE):
+            await self._requeue_absent(tickets)
+            after = tickets[-1].document_id
+
+    async def _requeue_absent(self, tickets: Sequence[Ticket]) -> None:
+        if not tickets:
+            return
+        present = await self.queue.present(tickets)
+        orphans = [t for t, there in zip(tickets, present, strict=True) if not there]
+        if orphans:
+            again = await self.ledger.requeue(orphans, "absent from its lane")
+            if again:
+                words.documents_recovered(len(again), "orphaned")
+                await self.queue.push(again)
+                await self.ledger.mark_pushed(again)
+
+    async def _new_redis(self) -> None:
+        """A Redis whose epoch is lower than the ledger's lost data: audit everything."""
+        known = await self.ledger.bump_epoch()
+        seen = await self.queue.epoch()
+        if seen == known and known > 0:
+            return
+        epoch = await self.ledger.bump_epoch(seen)
+        if known > 0:
+            words.redis_lost_data(seen, known)
+        self._parked = -1
+        await self.audit_all()
+        await self.queue.set_epoch(epoch)
+
+    async def mirror_dead_letters(self) -> None:
+        """``rag_dlq`` shows as many documents as the ledger holds dead."""
+        dead = (await self.ledger.state_counts()).get(State.DEAD, 0)
+        shown = (await self.queue.lengths()).get("rag_dlq", 0)
+        if dead == shown == self._parked or (dead == shown and self._parked < 0):
+            self._parked = dead
+            return
+        cursor: str | None = None
+        keep: list[Ticket] = []
+        while True:
+            page = await self.ledger.list(state=State.DEAD, cursor=cursor, limit=200)
+            keep += [Ticket(d.id, d.enqueue_seq, d.lane, d.size_bytes) for d in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        await self.queue.repark(keep)
+        self._parked = dead
+
+    async def clean_vectors(self) -> None:
+        """Chunks of generations that nobody may see any more go by computed ids."""
+        for cleanup in await self.ledger.due_cleanups():
+            await self._clean(cleanup)
+            await self.ledger.finish_cleanups([cleanup.id])
+
+    async def _clean(self, cleanup: Cleanup) -> None:
+        first = cleanup.first
+        while cleanup.last < 0 or first < cleanup.last:
+            end = first + CLEANUP_BLOCK
+            if cleanup.last >= 0:
+                end = min(end, cleanup.last)
+            ids = chunk_ids(cleanup.document_id, cleanup.generation, end, first)
+            if cleanup.last < 0:
+                absent = await self.vectors.missing(cleanup.collection, ids)
+                if len(absent) == len(ids):
+                    return
+            await self.vectors.delete(cleanup.collection, ids)
+            first = end
+
+    async def build_beside(self) -> None:
+        """A changed embedding model: searchable documents get a new generation, bit by bit."""
+        pin = self.current_pin()
+        in_use = await self.ledger.pins_in_use()
+        if any(p.fingerprint != pin.fingerprint for p in in_use):
+            await self.ledger.repin(pin, 100)
+
+    async def sweep_blobs(self) -> None:
+        """Only here may a blob go: an hour unreferenced, and the ledger asked again."""
+        if time.monotonic() < self._blobs_due:
+            return
+        self._blobs_due = time.monotonic() + 60.0
+        for content_hash in await self.ledger.unreferenced_blobs(BLOB_GRACE_S):
+            if await self.ledger.forget_blob(content_hash):
+                await self.blobs.remove(content_hash)

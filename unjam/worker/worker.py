@@ -1,0 +1,233 @@
+"""Worker: one long-lived process with many documents in flight.
+
+Takes many jobs a round trip, claims them in one ledger transaction, and runs each as a task; the
+tasks share embedding requests and upserts. SIGTERM drains: finish what can be finished in time,
+hand back the rest, exit 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from unjam.core.document import Claim, ClaimKind, Ticket
+from unjam.core.errors import DependencyDown, LeaseLost, UnjamError
+from unjam.core.outcome import Release, Snooze
+from unjam.core.ports import Ledger, Queue, WorkerRef
+from unjam.observe import words
+from unjam.pipeline.run import Attempt, Tools
+from unjam.queue.lanes import LARGE, serving_order
+from unjam.worker.leases import LeaseKeeper
+from unjam.worker.task import Ended, QueueBooks, process, ticket_of
+
+TAKE_AT_ONCE = 32
+"""Jobs a round trip: beyond this the ledger's group commit gains nothing (measured there)."""
+
+IDLE_WAIT_S = 1.0
+PAUSE_S = 0.5
+"""Between tries while queue or ledger are away."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    lanes: Sequence[str]
+    in_flight: int = 32  # documents of this process; the whole system's cap is a live knob
+    drain_s: float = 20.0
+
+
+class Worker:
+    """``run`` returns after ``stop`` was called and everything in flight was settled."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        queue: Queue,
+        tools: Tools,
+        me: WorkerRef,
+        options: WorkerOptions,
+        max_concurrent: Callable[[], int],
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._tools = tools
+        self._me = me
+        self._options = options
+        self._max_concurrent = max_concurrent
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._suspects: list[Claim] = []
+        self._alone = ""
+        self._large = 0
+        self._takes = 0
+        self._stopping = asyncio.Event()
+        self._freed = asyncio.Event()
+        self._held_until = 0.0
+        self._keeper = LeaseKeeper(ledger, me, self._lost, self._ledger_trouble)
+        self._books = QueueBooks(queue, me.id, tools.checkpoint)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._tasks)
+
+    def stop(self) -> None:
+        """Begin to drain. Safe to call from a signal handler of the loop, and twice."""
+        self._stopping.set()
+        self._freed.set()
+
+    async def run(self) -> None:
+        self._keeper.start()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._step()
+                except DependencyDown as error:
+                    words.dependency_lost(error.code, error.detail)
+                    await self._pause(PAUSE_S)
+            await self._drain()
+        finally:
+            await self._keeper.stop()
+        with contextlib.suppress(UnjamError):
+            await self._ledger.retire(self._me.id)
+
+    # -- taking work ------------------------------------------------------------------------
+    async def _step(self) -> None:
+        """Take and claim what there is room for; wait when there is no room or no work."""
+        if self._suspects or self._alone in self._tasks:
+            await self._suspect_alone()
+            return
+        held = self._held_until - time.monotonic()
+        if held > 0:
+            await self._pause(held)
+            return
+        tickets = await self._take()
+        if tickets is None:
+            self._freed.clear()
+            if len(self._tasks) >= self._options.in_flight and not self._stopping.is_set():
+                await self._freed.wait()
+        elif tickets:
+            await self._claim(tickets)
+        else:
+            await self._idle()
+
+    async def _take(self) -> list[Ticket] | None:
+        """Tickets in hand; None when this process is full."""
+        room = min(self._options.in_flight - len(self._tasks), TAKE_AT_ONCE)
+        if room <= 0:
+            return None
+        self._takes += 1
+        small = [lane for lane in self._options.lanes if lane != LARGE]
+        tickets: list[Ticket] = []
+        # Large documents have a slot of their own: one at a time, beside the small ones.
+        if LARGE in self._options.lanes and self._large == 0:
+            tickets += await self._queue.take([LARGE], 1, self._me.id)
+        if small and room > len(tickets):
+            order = serving_order(small, self._takes)
+            tickets += await self._queue.take(order, room - len(tickets), self._me.id)
+        return tickets
+
+    async def _claim(self, tickets: Sequence[Ticket]) -> None:
+        answers = await self._ledger.claim(tickets, self._me, self._max_concurrent())
+        by_kind: dict[ClaimKind, list[Ticket]] = {kind: [] for kind in ClaimKind}
+        claims: list[Claim] = []
+        for answer in answers:
+            by_kind[answer.kind].append(answer.ticket)
+            if answer.claim is not None:
+                claims.append(answer.claim)
+        for claim in claims:
+            if claim.suspect:
+                self._suspects.append(claim)
+                self._keeper.hold(Attempt(claim))
+            else:
+                self._begin(Attempt(claim))
+        if by_kind[ClaimKind.CLAIMED]:
+            await self._queue.started(by_kind[ClaimKind.CLAIMED], self._me.id)
+        if by_kind[ClaimKind.STALE]:
+            await self._queue.discard(by_kind[ClaimKind.STALE], self._me.id)
+        if by_kind[ClaimKind.NO_SLOT]:
+            await self._queue.put_back(by_kind[ClaimKind.NO_SLOT], self._me.id)
+            await self._pause(0.1)
+
+    async def _idle(self) -> None:
+        lanes = [x for x in self._options.lanes if x != LARGE or self._large == 0]
+        bell = asyncio.ensure_future(self._queue.wait(lanes, IDLE_WAIT_S))
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([bell, stop], return_when=asyncio.FIRST_COMPLETED)
+            if bell.done():
+                bell.result()
+        finally:
+            for task in (bell, stop):
+                task.cancel()
+            await asyncio.gather(bell, stop, return_exceptions=True)
+
+    async def _suspect_alone(self) -> None:
+        """A document whose worker died runs with nobody beside it, so that only it can be blamed
+        for the next death (law 7)."""
+        if self._tasks:
+            self._freed.clear()
+            await self._freed.wait()
+            return
+        attempt = Attempt(self._suspects.pop(0), alone=True)
+        try:
+            await self._ledger.report(attempt.progress())
+        except LeaseLost:
+            self._keeper.drop(attempt)
+            return
+        self._alone = attempt.claim.document_id
+        self._begin(attempt)
+
+    # -- documents in flight ----------------------------------------------------------------
+    def _begin(self, attempt: Attempt) -> None:
+        document_id = attempt.claim.document_id
+        self._keeper.hold(attempt)
+        self._large += attempt.claim.lane == LARGE
+        task = asyncio.create_task(self._process(attempt), name=document_id)
+        self._tasks[document_id] = task
+
+    async def _process(self, attempt: Attempt) -> None:
+        ended = Ended(None, None)
+        try:
+            ended = await process(attempt, self._tools, self._ledger)
+        except Exception as error:  # a fault of ours: the lease runs out and it is taken up again
+            words.worker_fault(attempt.claim.document_id, error)
+        finally:
+            self._keeper.drop(attempt)
+            self._tasks.pop(attempt.claim.document_id, None)
+            self._large -= attempt.claim.lane == LARGE
+            self._freed.set()
+        if isinstance(ended.outcome, Snooze):
+            # What stopped this document stops the next one, too: let the dependency breathe.
+            wait_s = min(ended.outcome.after_s, 5.0)
+            self._held_until = max(self._held_until, time.monotonic() + wait_s)
+        await self._books.close(ticket_of(attempt.claim), ended)
+
+    def _lost(self, document_id: str) -> None:
+        self._suspects = [c for c in self._suspects if c.document_id != document_id]
+        task = self._tasks.get(document_id)
+        if task is not None:
+            task.cancel()
+
+    def _ledger_trouble(self, error: UnjamError | None) -> None:
+        if error is not None:
+            words.ledger_unwritable(error.detail)
+
+    # -- stopping ---------------------------------------------------------------------------
+    async def _drain(self) -> None:
+        words.worker_drains(len(self._tasks))
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=self._options.drain_s)
+        for task in list(self._tasks.values()):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=5.0)
+        for claim in self._suspects:
+            settled = await self._ledger.settle(claim, Release())
+            await self._books.close(ticket_of(claim), Ended(Release(), settled))
+        await self._books.drain()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
