@@ -16,7 +16,7 @@ from unjam.pipeline.steps import Checkpoint, Step, no_checkpoint
 
 
 def crash_points() -> list[str]:
-    """Every point at which a run can be killed: one per step, so a new step is included by itself."""
+    """Every point at which a run can be killed: one per step, so a new one is included."""
     return [f"{step}:1" for step in Step]
 
 
