@@ -1,0 +1,54 @@
+"""What each error makes of an attempt: wait, try again, or park. Pure decisions."""
+
+from __future__ import annotations
+
+import pytest
+
+from unjam.core.document import Claim, Fingerprint, Pin
+from unjam.core.errors import DependencyDown, DocumentFailed, DocumentRejected
+from unjam.core.outcome import Dead, Retry, Snooze
+from unjam.core.reasons import REASONS
+from unjam.pipeline.run import outcome_of
+
+
+def claim(errors: int = 0) -> Claim:
+    pin = Pin(Fingerprint("local", "m"), 256, 32, "local")
+    return Claim(
+        *("doc", 1, 1, 1, "", "a.txt", "text/plain", 3, "00", pin, "rag_processing", 0),
+        *(errors, 0, False, {}, 0.0, 0.0),
+    )
+
+
+def test_a_dependency_s_trouble_waits_as_long_as_it_says_and_costs_nothing() -> None:
+    error = DependencyDown("429", code="embedding_throttled", retry_after_s=7.0, throttled=True)
+    assert outcome_of(claim(), error) == Snooze("embedding_throttled", "429", 7.0, True)
+
+
+def test_bytes_that_cannot_become_text_are_parked_at_once() -> None:
+    assert outcome_of(claim(), DocumentRejected("two words", code="needs_ocr")) == Dead(
+        "needs_ocr", "two words"
+    )
+
+
+@pytest.mark.parametrize("code", ["parser_crashed", "parser_memory", "parser_timeout"])
+def test_a_child_that_dies_is_tried_once_more_then_parked_under_its_own_name(code: str) -> None:
+    error = DocumentFailed("signal 11", code=code)
+    assert isinstance(outcome_of(claim(errors=0), error), Retry)
+    assert outcome_of(claim(errors=1), error) == Dead(code, "signal 11")
+
+
+def test_an_unknown_error_is_the_document_s_and_is_tried_again_later() -> None:
+    outcome = outcome_of(claim(errors=2), ZeroDivisionError("division by zero"))
+    assert isinstance(outcome, Retry)
+    assert outcome.detail == "ZeroDivisionError: division by zero"
+    assert 0 < outcome.after_s <= 8.0
+
+
+def test_every_outcome_names_a_reason_that_the_table_explains() -> None:
+    for error in (
+        DependencyDown("x", code="vector_store_down"),
+        DocumentRejected("x", code="corrupt"),
+        DocumentFailed("x"),
+        RuntimeError("x"),
+    ):
+        assert outcome_of(claim(), error).reason in REASONS
