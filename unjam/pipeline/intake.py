@@ -1,0 +1,434 @@
+"""The one straight way from bytes to an accepted document (law 2: durable before acknowledged).
+
+``open`` → ``write`` … → ``accept``: bytes stream into the blob store while they are hashed;
+duplicates are found before the fsync; several files share one fsync and one ledger write. The
+doorbell rings after the answer is decided, in the background: losing it costs seconds, because
+the reconciler rings for whatever no lane holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import uuid_utils
+
+from unjam.core.document import Accepted, AcceptKind, Document, Pin, State, Submission, Ticket
+from unjam.core.errors import Backlogged, DependencyDown, NotFound, NotNow, TooLarge, UsageError
+from unjam.core.ports import Blobs, BlobWriter, Ledger, Queue
+
+_log = logging.getLogger("unjam.intake")
+
+MAX_NAME_CHARS = 255
+MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_KEY_CHARS = 128
+MAX_LABEL_CHARS = 255
+MIN_FREE_BYTES = 64 * 1_048_576
+"""Uploads stop here, so that the ledger on the same disk can still write what happens."""
+
+_LINE = (State.RECEIVED, State.QUEUED)
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DROPPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+# -- what callers send, made safe -------------------------------------------------------------
+def clean_filename(raw: str) -> str:
+    """A name fit for showing: last path part, NFC (macOS sends NFD), no control characters.
+
+    It is a label and never used as a path. At most 255 characters, the extension kept.
+    """
+    name = raw.replace("\\", "/").rsplit("/", 1)[-1]
+    name = _printable(unicodedata.normalize("NFC", name)).strip()
+    if not name.strip("."):
+        return "document"
+    if len(name) > MAX_NAME_CHARS:
+        stem, dot, extension = name.rpartition(".")
+        keep = dot + extension if stem and len(extension) <= 16 else ""
+        name = name[: MAX_NAME_CHARS - len(keep)] + keep
+    return name
+
+
+def clean_label(raw: str, what: str) -> str:
+    """A user id or Idempotency-Key: NFC, trimmed.
+
+    Raises:
+        UsageError: too long or unprintable.
+    """
+    text = unicodedata.normalize("NFC", raw).strip()
+    if len(text) > MAX_LABEL_CHARS or _printable(text) != text:
+        raise UsageError(
+            f"{what} must be at most {MAX_LABEL_CHARS} printable characters", code="invalid_label"
+        )
+    return text
+
+
+def parse_metadata(raw: str | bytes) -> dict[str, Any]:
+    """The caller's metadata: a JSON object of scalars and lists of scalars, at most 16 KiB.
+
+    Raises:
+        UsageError: anything else; the message names the key.
+    """
+    size = len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
+    if size > MAX_METADATA_BYTES:
+        raise _bad_metadata(f"metadata is larger than {MAX_METADATA_BYTES} bytes")
+    try:
+        value = json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _bad_metadata(f"metadata is not JSON: {error}") from None
+    return check_metadata(value)
+
+
+def check_metadata(value: object) -> dict[str, Any]:
+    """*value* if it is valid metadata; see :func:`parse_metadata`."""
+    if not isinstance(value, dict):
+        raise _bad_metadata("metadata must be a JSON object")
+    for key, item in cast("dict[Any, Any]", value).items():
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_METADATA_KEY_CHARS:
+            raise _bad_metadata(f"metadata keys have 1 to {MAX_METADATA_KEY_CHARS} characters")
+        values = cast("list[Any]", item) if isinstance(item, list) else [item]
+        if not (_is_clean(key) and all(_is_scalar(v) for v in values)):
+            raise _bad_metadata(f"metadata {key!a} must be a scalar or a list of scalars")
+    return cast("dict[str, Any]", value)
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, str):
+        return _is_clean(value)
+    if isinstance(value, bool) or value is None:
+        return True
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63  # the vector store's integers
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_clean(text: str) -> bool:
+    """No NUL and no lone surrogate: databases refuse them."""
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _bad_metadata(detail: str) -> UsageError:
+    return UsageError(detail, code="invalid_metadata")
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c) not in _DROPPED and c not in _BIDI)
+
+
+# -- the doorbell -----------------------------------------------------------------------------
+class Doorbell:
+    """Pushes accepted documents into their lanes soon after the answer, many at a time.
+
+    While one push is under way the next uploads gather, so concurrent uploads share a round
+    trip. Bounded: what does not fit, or fails, is left to the reconciler.
+    """
+
+    def __init__(
+        self, ledger: Ledger, queue: Queue, *, capacity: int = 10_000, batch: int = 500
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._capacity = capacity
+        self._batch = batch
+        self._pending: deque[Ticket] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def ring(self, tickets: Sequence[Ticket]) -> None:
+        """Never blocks and never raises."""
+        room = self._capacity - len(self._pending)
+        self._pending.extend(tickets[:room])
+        if self._pending and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._drain(), name="intake-doorbell")
+
+    async def _drain(self) -> None:
+        while self._pending:
+            count = min(self._batch, len(self._pending))
+            batch = [self._pending.popleft() for _ in range(count)]
+            try:
+                await self._queue.push(batch)
+                await self._ledger.mark_pushed(batch)
+            except NotNow as error:
+                self._pending.clear()
+                _log.info("documents accepted but not rung for yet: %s", error)
+            except Exception:
+                self._pending.clear()
+                _log.exception("the doorbell failed; the reconciler pushes these documents")
+
+    async def close(self, timeout_s: float = 2.0) -> None:
+        """Ring for what is pending, within *timeout_s*; the rest is the reconciler's."""
+        if self._task is not None and not self._task.done():
+            await asyncio.wait({self._task}, timeout=timeout_s)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+# -- intake -----------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Staged:
+    """A file being streamed in: not durable, not known to anybody yet."""
+
+    filename: str
+    writer: BlobWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one file of an upload."""
+
+    kind: AcceptKind
+    document_id: str
+    state: State
+    filename: str
+    media_type: str
+    size_bytes: int
+    user_id: str
+    generation_is_new: bool
+
+
+class Intake:
+    """See the module. One per process; safe for concurrent uploads.
+
+    Args:
+        sniff: (first 64 KiB, filename) → media type; never trusts the name alone.
+        lane_for: (size in bytes, media type) → RQ queue.
+        current_pin: what a generation made now is pinned to.
+        max_upload_bytes: bound of one upload; above it TooLarge.
+        push: ring the doorbell from this process (else the reconciler does it).
+        max_backlog: documents in line above which new ones are refused (Backlogged).
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        blobs: Blobs,
+        queue: Queue,
+        *,
+        sniff: Callable[[bytes, str], str],
+        lane_for: Callable[[int, str], str],
+        current_pin: Callable[[], Pin],
+        max_upload_bytes: int,
+        push: bool = True,
+        max_backlog: int = 1_000_000,
+        min_free_bytes: int = MIN_FREE_BYTES,
+    ) -> None:
+        self._ledger = ledger
+        self._blobs = blobs
+        self._sniff = sniff
+        self._lane_for = lane_for
+        self._current_pin = current_pin
+        self.max_upload_bytes = max_upload_bytes
+        self._doorbell = Doorbell(ledger, queue) if push else None
+        self._max_backlog = max_backlog
+        self._min_free_bytes = min_free_bytes
+        self._checked_at = -math.inf
+
+    # -- before the bytes
+    async def admit(self, size_bytes: int | None = None) -> None:
+        """Whether an upload may begin; *size_bytes* as announced, None when unknown.
+
+        Raises:
+            TooLarge: announced above the limit.
+            Backlogged: too much waits already.
+            DependencyDown: ledger unreadable, or the disk nearly full (blob_store_down).
+        """
+        if size_bytes is not None and size_bytes > self.max_upload_bytes:
+            raise self._too_large()
+        now = time.monotonic()
+        if now - self._checked_at < 1.0:
+            return
+        counts = await self._ledger.state_counts()
+        waiting = sum(counts.get(state, 0) for state in _LINE)
+        if waiting >= self._max_backlog:
+            raise Backlogged(f"{waiting} documents stand in line already", retry_after_s=30.0)
+        free = await self._blobs.free_bytes()
+        if free < self._min_free_bytes:
+            raise DependencyDown(
+                f"only {free} bytes are free where originals are stored",
+                code="blob_store_down",
+                retry_after_s=30.0,
+            )
+        self._checked_at = now
+
+    async def open(self, filename: str) -> Staged:
+        """Begin a file; end it with :meth:`accept`, :meth:`replace` or :meth:`abort`."""
+        return Staged(clean_filename(filename), await self._blobs.create())
+
+    async def write(self, staged: Staged, data: bytes) -> None:
+        """Raises TooLarge, DependencyDown (disk full)."""
+        if staged.writer.size_bytes + len(data) > self.max_upload_bytes:
+            raise self._too_large()
+        await staged.writer.write(data)
+
+    async def abort(self, staged: Sequence[Staged]) -> None:
+        """Nothing remains of them."""
+        for one in staged:
+            await one.writer.abort()
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the upload is larger than {self.max_upload_bytes} bytes")
+
+    # -- the moment of truth
+    async def accept(
+        self,
+        staged: Sequence[Staged],
+        *,
+        user_id: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
+    ) -> list[Receipt]:
+        """Make the files durable and accepted, one receipt each, in order.
+
+        With several files the Idempotency-Key names the request: file *n* > 0 gets ``key#n``.
+
+        Raises:
+            UsageError: user_id or key unfit. DependencyDown: blobs or ledger cannot write; then
+            nothing was accepted.
+        """
+        try:
+            user_id = clean_label(user_id, "user_id")
+            key = clean_label(idempotency_key, "Idempotency-Key")
+            pin = self._current_pin()
+            pairs: list[tuple[Submission, BlobWriter]] = []
+            for n, one in enumerate(staged):
+                own_key = key if n == 0 or not key else f"{key}#{n}"
+                pairs.append(
+                    (self._submission(one, pin, user_id, metadata or {}, own_key), one.writer)
+                )
+            answers = await self._durably(pairs)
+        except BaseException:
+            await asyncio.shield(self.abort(staged))
+            raise
+        return self._conclude([s for s, _ in pairs], answers)
+
+    async def replace(
+        self,
+        document: Document,
+        staged: Staged,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
+    ) -> Receipt:
+        """A new generation of *document* (PUT). *metadata* None keeps what it has.
+
+        Raises:
+            NotFound: deleted meanwhile. DependencyDown, UsageError: as :meth:`accept`.
+        """
+        try:
+            key = clean_label(idempotency_key, "Idempotency-Key")
+            kept = document.metadata if metadata is None else metadata
+            submission = self._submission(
+                staged, self._current_pin(), document.user_id, kept, key, document.id
+            )
+            if document.state is State.DELETED:
+                raise NotFound(f"no document {document.id}")
+            await self._blobs.commit([staged.writer])
+            answer = await self._ledger.replace(document.id, submission)
+        except BaseException:
+            await asyncio.shield(self.abort([staged]))
+            raise
+        return self._conclude([submission], [answer])[0]
+
+    async def _durably(self, pairs: Sequence[tuple[Submission, BlobWriter]]) -> list[Accepted]:
+        """Commit the blobs that are new, then accept; twice when a duplicate vanished meanwhile."""
+        known = await asyncio.gather(*(self._is_known(s) for s, _ in pairs))
+        durable = [not k for k in known]
+        await self._commit([w for (_, w), new in zip(pairs, durable, strict=True) if new])
+        answers = await self._ledger.accept(
+            [replace(s, blob_durable=d) for (s, _), d in zip(pairs, durable, strict=True)]
+        )
+        again = [n for n, a in enumerate(answers) if a.kind is AcceptKind.NEEDS_BLOB]
+        if again:
+            await self._commit([pairs[n][1] for n in again])
+            second = await self._ledger.accept([pairs[n][0] for n in again])
+            for n, answer in zip(again, second, strict=True):
+                durable[n] = True
+                answers[n] = answer
+        for (_, writer), done in zip(pairs, durable, strict=True):
+            if not done:
+                await writer.abort()
+        return answers
+
+    async def _commit(self, writers: Sequence[BlobWriter]) -> None:
+        if writers:
+            await self._blobs.commit(writers)
+
+    async def _is_known(self, submission: Submission) -> bool:
+        """Whether the ledger will hardly need these bytes, so that the fsync can be saved.
+
+        A guess: the ledger decides. Bytes that went missing on disk are stored again.
+        """
+        key = submission.idempotency_key
+        known = bool(key and await self._ledger.find_idempotent(submission.user_id, key)) or bool(
+            await self._ledger.find_live(submission.user_id, submission.content_hash)
+        )
+        return known and await self._blobs.exists(submission.content_hash)
+
+    def _submission(
+        self,
+        staged: Staged,
+        pin: Pin,
+        user_id: str,
+        metadata: Mapping[str, Any],
+        idempotency_key: str,
+        document_id: str = "",
+    ) -> Submission:
+        writer = staged.writer
+        media_type = self._sniff(writer.head, staged.filename)
+        return Submission(
+            document_id=document_id or str(uuid_utils.uuid7()),
+            user_id=user_id,
+            filename=staged.filename,
+            media_type=media_type,
+            size_bytes=writer.size_bytes,
+            content_hash=writer.digest(),
+            pin=pin,
+            lane=self._lane_for(writer.size_bytes, media_type),
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+        )
+
+    def _conclude(
+        self, submissions: Sequence[Submission], answers: Sequence[Accepted]
+    ) -> list[Receipt]:
+        fresh = (AcceptKind.CREATED, AcceptKind.REVIVED)
+        pairs = list(zip(submissions, answers, strict=True))
+        self.ring(
+            [
+                Ticket(a.document_id, a.enqueue_seq, s.lane, s.size_bytes)
+                for s, a in pairs
+                if a.kind in fresh
+            ]
+        )
+        return [
+            Receipt(
+                kind=a.kind,
+                document_id=a.document_id,
+                state=a.state,
+                filename=s.filename,
+                media_type=s.media_type,
+                size_bytes=s.size_bytes,
+                user_id=s.user_id,
+                generation_is_new=a.kind in fresh,
+            )
+            for s, a in pairs
+        ]
+
+    def ring(self, tickets: Sequence[Ticket]) -> None:
+        """Tell the lanes soon; also for retries."""
+        if self._doorbell is not None:
+            self._doorbell.ring(tickets)
+
+    async def close(self) -> None:
+        if self._doorbell is not None:
+            await self._doorbell.close()

@@ -1,0 +1,106 @@
+"""Pages and texts for people and monitors: ``/docs``, ``/metrics``, the status page of 9181.
+
+Nothing here loads anything from elsewhere; the content security policy says so to the browser.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from unjam.core.errors import NotFound
+from unjam.web.admin import queue_list, worker_list
+from unjam.web.health import readiness
+from unjam.web.house import house_of, language_of
+from unjam.web.schemas import fields_of, json_response
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+}
+_ASSETS = frozenset({"docs.js", "status.js", "style.css"})
+
+api_router = APIRouter(include_in_schema=False)
+dashboard_router = APIRouter(include_in_schema=False)
+
+
+@cache
+def _file(name: str) -> bytes:
+    return resources.files("unjam.web").joinpath("static", name).read_bytes()
+
+
+def _page(name: str) -> Response:
+    return Response(
+        _file(name),
+        media_type=_TYPES[name[name.rindex(".") :]],
+        headers={
+            "Content-Security-Policy": _POLICY,
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-cache",
+        },
+    )
+
+
+@api_router.get("/static/{name}")
+@dashboard_router.get("/static/{name}")
+async def asset(name: str) -> Response:
+    if name not in _ASSETS:
+        raise NotFound(f"no file {name!a}")
+    return _page(name)
+
+
+@api_router.get("/openapi.json")
+async def openapi(request: Request) -> Response:
+    return json_response(request.app.openapi())
+
+
+@api_router.get("/docs")
+async def docs() -> Response:
+    return _page("docs.html")
+
+
+@api_router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format, from the one collector."""
+    module: Any = importlib.import_module("unjam.observe.metrics")
+    text = module.render_metrics(house_of(request))
+    if inspect.isawaitable(text):
+        text = await text
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+# -- 9181 -------------------------------------------------------------------------------------
+@dashboard_router.get("/")
+async def status_page() -> Response:
+    return _page("status.html")
+
+
+@dashboard_router.get("/api/queues")
+async def queues(request: Request) -> Response:
+    return json_response({"queues": await queue_list(house_of(request))})
+
+
+@dashboard_router.get("/api/status")
+async def status(request: Request) -> Response:
+    """What the status page shows, in one answer."""
+    house = house_of(request)
+    return json_response(
+        {
+            "lang": language_of(request),
+            "readiness": await readiness(house),
+            "queues": await queue_list(house),
+            "workers": await worker_list(house),
+            "ledger": fields_of(await house.ledger.equation()),
+        }
+    )
