@@ -1,0 +1,1 @@
+"""One module per family of files; each turns a path into an iterator of sections."""

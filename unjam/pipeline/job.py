@@ -1,0 +1,61 @@
+"""One parse job from file to windows of chunks: what the child runs, and the inline double."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from unjam.core.chunk import Chunk
+from unjam.core.errors import DocumentFailed
+from unjam.core.ports import ParseJob
+from unjam.pipeline.chunk import chunk_sections
+from unjam.pipeline.parse import parse
+from unjam.pipeline.tokens import token_counter
+
+WINDOW_CHUNKS = 256
+WINDOW_BYTES = 1 << 20
+FAULT = "application/x-unjam-fault"
+"""Media type of files that misbehave on purpose; read only when UNJAM_TESTING=1."""
+
+
+def job_chunks(job: ParseJob) -> Iterator[list[Chunk]]:
+    """The whole work of *job*, as windows of at most 256 chunks or 1 MiB.
+
+    Raises DocumentRejected; DocumentFailed (parser_output) above ``job.output_bytes``; SetupError
+    when the tokenizer is missing.
+    """
+    if job.media_type == FAULT and os.environ.get("UNJAM_TESTING") == "1":
+        from unjam.pipeline.fault import misbehave
+
+        misbehave(job.path.read_text("utf-8"))
+        job = _as_text(job)
+    counter = token_counter(job.tokenizer)
+    chunks = chunk_sections(parse(job), counter, job.chunk_tokens, job.overlap_tokens)
+    yield from windows(chunks, job.output_bytes)
+
+
+def windows(chunks: Iterable[Chunk], output_bytes: int) -> Iterator[list[Chunk]]:
+    """Group *chunks*; a window closes before it would exceed a bound. 0 bytes = no limit."""
+    window: list[Chunk] = []
+    size = 0
+    total = 0
+    for chunk in chunks:
+        length = len(chunk.text.encode())
+        total += length
+        if 0 < output_bytes < total:
+            raise DocumentFailed(
+                f"The document's text exceeds {output_bytes:,} bytes.", code="parser_output"
+            )
+        if window and (len(window) >= WINDOW_CHUNKS or size + length > WINDOW_BYTES):
+            yield window
+            window, size = [], 0
+        window.append(chunk)
+        size += length
+    if window:
+        yield window
+
+
+def _as_text(job: ParseJob) -> ParseJob:
+    from dataclasses import replace
+
+    return replace(job, media_type="text/plain")
