@@ -1,0 +1,1 @@
+"""What tests and benchmarks of a system built on unjam need: it ships with the package."""
