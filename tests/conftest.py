@@ -5,5 +5,6 @@ pytest_plugins = [
     "tests.fixtures.valkey",
     "tests.fixtures.chroma",
     "tests.fixtures.openai",
+    "tests.fixtures.stack",
     "tests.fixtures.noskip",
 ]
