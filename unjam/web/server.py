@@ -73,6 +73,7 @@ def _bare_app(title: str, lifespan: Any) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
     )
     problems.install(app)
