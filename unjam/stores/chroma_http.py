@@ -1,0 +1,133 @@
+"""Chroma's HTTP API, version 2, as far as it is needed, without the ``chromadb`` package.
+
+Importing that package takes 0.6–1.9 s and 100 MB in every process that stores or searches, and
+its client sends no more per second. The server calls itself "1.0.0" whatever its release, so what
+it can do is read from ``/api/v2/pre-flight-checks``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+from unjam.core.errors import DependencyDown
+
+CODE = "vector_store_down"
+_BASE = "/api/v2/tenants/default_tenant/databases/default_database/collections"
+
+
+class CollectionGone(Exception):
+    """The server knows no such collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server told before the first call."""
+
+    max_batch: int
+    base64_vectors: bool
+
+
+class ChromaHttp:
+    """One connection pool to one server. Every failure of it is DependencyDown.
+
+    *url* may carry a path (a proxy in front); *headers* go with every request.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._client = httpx.AsyncClient(
+            base_url=self._url,
+            headers={"content-type": "application/json", **(headers or {})},
+            timeout=httpx.Timeout(None, connect=3.0),
+            limits=httpx.Limits(max_connections=16, max_keepalive_connections=8),
+            trust_env=False,  # a proxy of the environment must not catch loopback calls
+        )
+        self._limits: Limits | None = None
+
+    async def ping(self, timeout_s: float) -> None:
+        await self._call("GET", "/api/v2/heartbeat", None, timeout_s)
+
+    async def limits(self, timeout_s: float) -> Limits:
+        if self._limits is None:
+            raw = await self._call("GET", "/api/v2/pre-flight-checks", None, timeout_s)
+            self._limits = Limits(
+                max_batch=max(1, int(raw.get("max_batch_size", 100))),
+                base64_vectors=bool(raw.get("supports_base64_encoding", False)),
+            )
+        return self._limits
+
+    async def find(self, name: str, timeout_s: float) -> str:
+        """The collection's id. Raises CollectionGone."""
+        raw = await self._call("GET", f"{_BASE}/{quote(name, safe='')}", None, timeout_s)
+        return str(raw["id"])
+
+    async def create(self, name: str, configuration: Mapping[str, Any], timeout_s: float) -> str:
+        """Make the collection unless it exists; its id."""
+        body = {"name": name, "get_or_create": True, "configuration": configuration}
+        raw = await self._call("POST", _BASE, orjson.dumps(body), timeout_s)
+        return str(raw["id"])
+
+    async def names(self, timeout_s: float) -> list[str]:
+        out: list[str] = []
+        while True:
+            path = f"{_BASE}?limit=500&offset={len(out)}"
+            page = cast(list[Mapping[str, Any]], await self._call("GET", path, None, timeout_s))
+            out.extend(str(c["name"]) for c in page)
+            if len(page) < 500:
+                return out
+
+    async def on(self, collection_id: str, verb: str, body: bytes, timeout_s: float) -> Any:
+        """``upsert``, ``get``, ``query`` or ``delete``. Raises CollectionGone."""
+        return await self._call("POST", f"{_BASE}/{collection_id}/{verb}", body, timeout_s)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._send(method, path, body)
+        except TimeoutError:
+            raise self._down(f"did not answer within {timeout_s:g} s") from None
+        except httpx.HTTPError as e:
+            self._limits = None  # it may come back as another release
+            raise self._down(str(e) or type(e).__name__) from None
+        if response.is_success:
+            return self._parse(response)
+        raise self._refusal(response)
+
+    async def _send(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+        try:
+            return await self._client.request(method, path, content=body)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            # A kept connection of a server that has restarted since. All calls are idempotent.
+            return await self._client.request(method, path, content=body)
+
+    def _parse(self, response: httpx.Response) -> Any:
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            raise self._down("answered something that is not JSON") from None
+
+    def _refusal(self, response: httpx.Response) -> Exception:
+        message = response.text[:300]
+        try:
+            raw = orjson.loads(response.content)
+            message = str(cast(Mapping[str, Any], raw).get("message", message))[:300]
+        except (orjson.JSONDecodeError, AttributeError):
+            pass
+        if response.status_code == 404 and "ollection" in message:
+            return CollectionGone(message)
+        if response.status_code == 400 and "dimension" in message:
+            return DependencyDown(message, code="embedding_dimension_changed", retry_after_s=30.0)
+        return self._down(f"answered {response.status_code}: {message}")
+
+    def _down(self, what: str) -> DependencyDown:
+        return DependencyDown(f"Chroma at {self._url} {what}", code=CODE)

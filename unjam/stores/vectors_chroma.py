@@ -1,0 +1,208 @@
+"""ChromaVectors: chunks and their vectors in a Chroma server, one collection per fingerprint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+
+from unjam.core.chunk import StoredChunk
+from unjam.core.errors import DependencyDown
+from unjam.core.filters import parse_filter
+from unjam.core.lease import UPSERT_TIMEOUT_S
+from unjam.core.ports import Candidate, ChunkRow, Vectors
+from unjam.stores.chroma_http import CODE, ChromaHttp, CollectionGone
+from unjam.stores.chroma_rows import decode_row, encode_upsert, to_where
+
+READ_TIMEOUT_S = 10.0
+PING_TIMEOUT_S = 2.0
+
+ROWS_PER_REQUEST = 500
+"""More per request is not faster, and holds a search back for longer."""
+
+IDS_PER_REQUEST = 2000
+"""Each id is a bound SQL variable in the server, which has 32,766 of them."""
+
+CONFIGURATION: Mapping[str, Any] = {
+    # On every write and read the server reads again what it took since its last sync, and at a
+    # sync it rewrites the id map: at 1000 (its default) batches of 32 take 1.8 times the CPU, at
+    # 100 a store of 30,000 rows takes 1.4 times (bench/chroma_wall.py).
+    "hnsw": {"space": "cosine", "sync_threshold": 500, "batch_size": 100},
+    "embedding_function": None,
+}
+
+T = TypeVar("T")
+
+
+class ChromaVectors:
+    """Implements ``ports.VectorStore``.
+
+    One write at a time per process: four concurrent writers get through a third less than one. A
+    write ends within *write_timeout_s*, its wait for the others included, so that whatever a
+    zombie sent has landed before its chunks are deleted for the second time (law 5); so give
+    it some thousands of rows at most.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        write_timeout_s: float = UPSERT_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
+        self._http = ChromaHttp(url, headers)
+        self._write_s = min(write_timeout_s, UPSERT_TIMEOUT_S)
+        self._read_s = read_timeout_s
+        self._write = asyncio.Lock()
+        self._ids: dict[str, str] = {}  # collection name → id
+
+    async def upsert(self, collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
+        """Raises DependencyDown (vector_store_down, embedding_dimension_changed)."""
+        if len(rows) != len(vectors):
+            raise ValueError(f"{len(rows)} rows, {len(vectors)} vectors")
+        async with self._turn():
+            limits = await self._http.limits(self._read_s)
+            for part in _slices(len(rows), min(limits.max_batch, ROWS_PER_REQUEST)):
+                body = await asyncio.to_thread(
+                    encode_upsert, rows[part], vectors[part], base64_vectors=limits.base64_vectors
+                )
+                await self._on_made(collection, "upsert", body)
+
+    async def delete(self, collection: str, ids: Sequence[str]) -> None:
+        """Raises DependencyDown. What is not there is no error."""
+        async with self._turn():
+            limits = await self._http.limits(self._read_s)
+            for part in _slices(len(ids), min(limits.max_batch, IDS_PER_REQUEST)):
+                body = orjson.dumps({"ids": ids[part]})
+                await self._on_found(collection, "delete", body, self._write_s)
+
+    async def missing(self, collection: str, ids: Sequence[str]) -> list[str]:
+        """Raises DependencyDown."""
+        there: set[str] = set()
+        for part in _slices(len(ids), IDS_PER_REQUEST):
+            body = orjson.dumps({"ids": ids[part], "include": []})
+            raw = await self._on_found(collection, "get", body, self._read_s)
+            there.update(raw["ids"] if raw else ())
+        return [i for i in ids if i not in there]
+
+    async def get(self, collection: str, ids: Sequence[str]) -> list[StoredChunk]:
+        """Raises DependencyDown."""
+        found: dict[str, StoredChunk] = {}
+        for part in _slices(len(ids), IDS_PER_REQUEST):
+            body = orjson.dumps({"ids": ids[part], "include": ["metadatas"]})
+            raw = await self._on_found(collection, "get", body, self._read_s)
+            for chunk in _decode(raw["ids"], raw["metadatas"]) if raw else ():
+                found[chunk.id] = chunk
+        return [found[i] for i in ids if i in found]
+
+    async def query(
+        self, collection: str, vector: Vectors, k: int, where: Mapping[str, Any] | None = None
+    ) -> list[Candidate]:
+        """Nearest first, from an approximate index. *where* is a filter of ``core.filters``.
+
+        Raises:
+            UsageError: the filter is wrong.
+            DependencyDown: vector_store_down, embedding_dimension_changed.
+        """
+        clause = to_where(parse_filter(where))
+        body = orjson.dumps(
+            {
+                "query_embeddings": [np.ascontiguousarray(vector, dtype=np.float32)],
+                "n_results": k,
+                "where": clause,
+                "include": ["metadatas", "distances"],
+            },
+            option=orjson.OPT_SERIALIZE_NUMPY,
+        )
+        raw = await self._on_found(collection, "query", body, self._read_s)
+        if not raw or not raw["ids"]:
+            return []
+        score = {
+            i: max(-1.0, min(1.0, 1.0 - float(d)))  # cosine distance = 1 − similarity
+            for i, d in zip(raw["ids"][0], raw["distances"][0], strict=True)
+        }
+        chunks = _decode(raw["ids"][0], raw["metadatas"][0])
+        return [Candidate(chunk, score[chunk.id]) for chunk in chunks]
+
+    async def collections(self) -> list[str]:
+        return await self._http.names(self._read_s)
+
+    async def ping(self) -> None:
+        """Raises DependencyDown."""
+        await self._http.ping(PING_TIMEOUT_S)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        """Hold the process's one write; all of it, waiting included, within the time-out."""
+        try:
+            async with asyncio.timeout(self._write_s), self._write:
+                yield
+        except TimeoutError:
+            raise DependencyDown(
+                f"Chroma took no write within {self._write_s:g} s", code=CODE
+            ) from None
+
+    async def _on_made(self, collection: str, verb: str, body: bytes) -> None:
+        """Call on the collection, making it first where it does not exist (any more)."""
+
+        async def make() -> str:
+            return await self._http.create(collection, CONFIGURATION, self._read_s)
+
+        try:
+            await self._twice(collection, make, verb, body, self._write_s)
+        except CollectionGone as e:
+            raise DependencyDown(f"Chroma loses collection {collection}: {e}", code=CODE) from None
+
+    async def _on_found(
+        self, collection: str, verb: str, body: bytes, timeout_s: float
+    ) -> Any | None:
+        """Call on the collection; None where it does not exist."""
+
+        async def find() -> str:
+            return await self._http.find(collection, self._read_s)
+
+        try:
+            return await self._twice(collection, find, verb, body, timeout_s)
+        except CollectionGone:
+            return None
+
+    async def _twice(
+        self,
+        collection: str,
+        resolve: Callable[[], Awaitable[str]],
+        verb: str,
+        body: bytes,
+        timeout_s: float,
+    ) -> Any:
+        """With the id we know, else (deleted, or made anew by somebody) with a fresh one."""
+        known = self._ids.get(collection)
+        if known is not None:
+            try:
+                return await self._http.on(known, verb, body, timeout_s)
+            except CollectionGone:
+                self._ids.pop(collection, None)
+        fresh = self._ids[collection] = await resolve()
+        return await self._http.on(fresh, verb, body, timeout_s)
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    return (slice(i, i + size) for i in range(0, total, size))
+
+
+def _decode(
+    ids: Sequence[str], metadatas: Sequence[Mapping[str, Any] | None]
+) -> Iterator[StoredChunk]:
+    """The rows that are ours; a foreign row in our collection is passed over."""
+    for chunk_id, metadata in zip(ids, metadatas, strict=True):
+        try:
+            yield decode_row(chunk_id, metadata or {})
+        except (KeyError, ValueError):
+            continue
