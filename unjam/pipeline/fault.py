@@ -12,8 +12,8 @@ def misbehave(order: str) -> None:
     """Do what the first word of *order* says; returns for an order it does not know.
 
     ``loop`` burns CPU for ever · ``sleep`` waits for ever · ``memory`` allocates until it may not ·
-    ``segfault`` reads address 0 · ``exit`` leaves without a word · ``term`` gets SIGTERM ·
-    ``write`` writes a file · ``fork`` forks for ever.
+    ``segfault`` reads address 0 · ``exit`` leaves without a word · ``term`` gets SIGTERM
+    · ``write`` writes a file.
     """
     word = order.partition(" ")[0].strip()
     if word == "loop":
@@ -36,6 +36,3 @@ def misbehave(order: str) -> None:
     elif word == "write":
         with open(order.split()[1], "w") as stream:  # noqa: PTH123 - exactly this call is the test
             stream.write("x" * 100_000)
-    elif word == "fork":
-        while True:
-            os.fork()
