@@ -27,6 +27,9 @@ ROWS_PER_REQUEST = 500
 IDS_PER_REQUEST = 2000
 """Each id is a bound SQL variable in the server, which has 32,766 of them."""
 
+RESULTS_PER_QUERY = 16_384
+"""Likewise each hit, beside the variables of the filter."""
+
 CONFIGURATION: Mapping[str, Any] = {
     # On every write and read the server reads again what it took since its last sync, and at a
     # sync it rewrites the id map: at 1000 (its default) batches of 32 take 1.8 times the CPU, at
@@ -113,7 +116,7 @@ class ChromaVectors:
         body = orjson.dumps(
             {
                 "query_embeddings": [np.ascontiguousarray(vector, dtype=np.float32)],
-                "n_results": k,
+                "n_results": min(k, RESULTS_PER_QUERY),
                 "where": clause,
                 "include": ["metadatas", "distances"],
             },

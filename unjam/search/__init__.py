@@ -1,0 +1,1 @@
+"""Search: over what is visible, and nothing else."""
