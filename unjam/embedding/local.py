@@ -47,8 +47,6 @@ class LocalProvider:
         DependencyDown: (embedding_down) the model can neither be found nor built.
     """
 
-    max_in_flight = 1
-
     def __init__(self, locate: Callable[[], ModelFiles] = ensure_model) -> None:
         self._locate = locate
         self._model: _Model | None = None

@@ -1,0 +1,112 @@
+"""Builds the embedding service out of settings. Providers are made when they are first needed."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from pathlib import Path
+
+from unjam.core.document import Fingerprint, Pin
+from unjam.core.errors import DependencyDown
+from unjam.core.ports import Provider, VectorCache
+from unjam.embedding.fingerprint import LOCAL_TOKENIZER, clean_endpoint, is_local
+from unjam.embedding.governor import Governor, Knobs, Lane, Limiter
+from unjam.embedding.keys import KeyPool
+from unjam.embedding.service import EmbeddingService
+from unjam.settings import Settings
+
+
+def build_embedder(
+    settings: Settings,
+    cache: VectorCache,
+    knobs: Knobs,
+    *,
+    limiter: Limiter | None = None,
+    model_cache: Path | None = None,
+) -> EmbeddingService:
+    """The service of one process. *knobs* gives the live values; *cache* is closed with it.
+
+    *limiter*: None counts in this process alone. *model_cache*: where the local model is built.
+    """
+    governor = Governor(knobs, limiter)
+    return EmbeddingService(cache, ConfiguredProviders(settings, governor, model_cache), knobs)
+
+
+def tokenizer_spec(pin: Pin, model_cache: Path | None = None) -> str:
+    """What a parsing child counts tokens with: ``local:<path>`` or ``openai:<encoding>``.
+
+    The first call for the local model may build it (2 s); later ones cost nothing.
+
+    Raises:
+        SetupError: the local model can neither be found nor built.
+    """
+    if pin.tokenizer == LOCAL_TOKENIZER:
+        return f"local:{_local_tokenizer(model_cache)}"
+    return pin.tokenizer
+
+
+@lru_cache(maxsize=4)
+def _local_tokenizer(model_cache: Path | None) -> Path:
+    from unjam.embedding.model_build import ensure_model
+
+    return ensure_model(model_cache).tokenizer
+
+
+class ConfiguredProviders:
+    """Providers for the configured model, and for older pins as far as they can still be served."""
+
+    def __init__(self, settings: Settings, governor: Governor, model_cache: Path | None) -> None:
+        self._settings = settings
+        self._governor = governor
+        self._model_cache = model_cache
+        self._keys = KeyPool(settings.api_keys, rotate=settings.use_api_key_rotation)
+        self._made: dict[tuple[str, Lane], Provider] = {}
+
+    def get(self, fingerprint: Fingerprint, lane: Lane) -> Provider:
+        """Raises DependencyDown (embedding_down) when the pinned endpoint is not configured."""
+        key = (fingerprint.id, lane)
+        if key not in self._made:
+            self._made[key] = self._make(fingerprint, lane)
+        return self._made[key]
+
+    async def close(self) -> None:
+        for provider in self._made.values():
+            await provider.close()
+        await self._governor.close()
+
+    def _make(self, fingerprint: Fingerprint, lane: Lane) -> Provider:
+        if is_local(fingerprint):
+            return self._local(fingerprint)
+        configured = clean_endpoint(self._settings.openai_base_url)
+        if fingerprint.endpoint != configured or not len(self._keys):
+            where = configured if len(self._keys) else "the local model"
+            raise DependencyDown(
+                f"Pinned to {fingerprint.model} at {fingerprint.endpoint}, but {where} is set",
+                code="embedding_down",
+                hint="Set OPENAI_BASE_URL and a key for that endpoint, or upload it again.",
+                retry_after_s=60.0,
+            )
+        from unjam.embedding.openai import OpenAIProvider
+
+        return OpenAIProvider(
+            base_url=self._settings.openai_base_url,
+            model=fingerprint.model,
+            keys=self._keys,
+            governor=self._governor,
+            lane=lane,
+            dimension=fingerprint.dimension,
+        )
+
+    def _local(self, fingerprint: Fingerprint) -> Provider:
+        from unjam.embedding.fingerprint import LOCAL_MODEL, LOCAL_REVISION
+        from unjam.embedding.local import LocalProvider
+        from unjam.embedding.model_build import ensure_model
+
+        if (fingerprint.model, fingerprint.revision) != (LOCAL_MODEL, LOCAL_REVISION):
+            raise DependencyDown(
+                f"Pinned to {fingerprint.model} {fingerprint.revision}, "
+                f"but {LOCAL_MODEL} {LOCAL_REVISION} is installed",
+                code="embedding_down",
+                hint="Retry the document: it is then pinned to the installed model.",
+                retry_after_s=60.0,
+            )
+        return LocalProvider(partial(ensure_model, self._model_cache))

@@ -1,0 +1,242 @@
+"""Any OpenAI-compatible embeddings endpoint, through the official SDK.
+
+The SDK retries nothing (``max_retries=0``): waiting, keys and limits are decided here and in
+``governor``, or they would multiply. Answers are read without the SDK's models: base64 straight
+into numpy, every value checked, so that nothing malformed is ever stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unjam.core.errors import DependencyDown, DocumentRejected
+from unjam.core.ports import Vectors
+from unjam.embedding.governor import Governor, Lane
+from unjam.embedding.keys import Key, KeyPool, NoKey
+from unjam.embedding.wire import (
+    Malformed,
+    estimate_tokens,
+    message_of,
+    read_vectors,
+    retry_after_s,
+)
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
+
+CONNECT_S = 5.0
+TOTAL_S = 60.0
+"""A request of 2,048 long texts takes some 10 s; what takes a minute will not come."""
+
+PATIENCE_S = 5.0
+"""A pause that the API asks for is sat out here up to this long; above it the documents wait in
+the ledger, where everybody can see why."""
+
+DEFAULT_PAUSE_S = 5.0
+"""When a 429 does not say how long."""
+
+TRUST_S = 60.0
+"""After a success this recent, a refused text is the text's fault and not the endpoint's."""
+
+_DECODE_IN_THREAD_BYTES = 1_048_576
+_REFUSALS = frozenset({400, 413, 422})
+
+
+class OpenAIProvider:
+    """Provider over one endpoint and model, for one lane of one process.
+
+    Raises:
+        DependencyDown: embedding_throttled, embedding_quota, embedding_unauthorised,
+            embedding_down, embedding_dimension_changed.
+        DocumentRejected: (embedding_refused) the endpoint refuses this batch, or, when it is of
+            one text, that text, while it takes others.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        model: str,
+        keys: KeyPool,
+        governor: Governor,
+        lane: Lane = "ingest",
+        dimension: int = 0,
+        patience_s: float = PATIENCE_S,
+        total_s: float = TOTAL_S,
+    ) -> None:
+        """*dimension* 0: that of the first answer; later ones must agree with it."""
+        self._base_url = base_url
+        self._model = model
+        self._keys = keys
+        self._governor = governor
+        self._lane: Lane = lane
+        self._dimension = dimension
+        self._patience_s = patience_s
+        self._total_s = total_s
+        self._client: AsyncOpenAI | None = None
+        self._sdk: Any = None
+        self._last_success = float("-inf")
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        await self._connect()
+        async with self._governor.place(self._lane):
+            try:
+                content = await self._send(texts)
+            except DocumentRejected:
+                if len(texts) == 1 and not await self._takes_other_texts():
+                    raise _down("The endpoint refuses every text", self._base_url) from None
+                raise
+            vectors = await self._read(content, len(texts))
+        self._last_success = time.monotonic()
+        return vectors
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def _connect(self) -> None:
+        if self._client is not None:
+            return
+        # 0.5 s of imports: in a thread, and only where texts are embedded.
+        self._sdk = await asyncio.to_thread(importlib.import_module, "openai")
+        if self._client is None:
+            self._client = self._sdk.AsyncOpenAI(
+                api_key="per request",
+                base_url=self._base_url,
+                max_retries=0,
+                timeout=self._sdk.Timeout(self._total_s, connect=CONNECT_S),
+            )
+
+    async def _send(self, texts: Sequence[str]) -> bytes:
+        """The body of the answer, by whichever key may be used; short pauses are sat out."""
+        tokens = sum(estimate_tokens(text) for text in texts)
+        give_up = time.monotonic() + self._patience_s
+        while True:
+            key = self._keys.pick()
+            if isinstance(key, NoKey):
+                if key.code != "embedding_throttled" or time.monotonic() + key.wait_s > give_up:
+                    raise _no_key(key)
+                await asyncio.sleep(key.wait_s)
+                continue
+            await self._governor.admit(self._lane, key.group, tokens)
+            if not self._keys.is_ready(key):  # throttled while we stood in line
+                continue
+            content = await self._try(key, texts)
+            if content is not None:
+                return content
+
+    async def _try(self, key: Key, texts: Sequence[str]) -> bytes | None:
+        """One request; None when *key* was refused and another may be tried."""
+        try:
+            return await self._post(key, texts)
+        except self._sdk.APIStatusError as error:
+            if self._blames_key(error, key):
+                return None
+            raise self._translate(error) from None
+
+    async def _post(self, key: Key, texts: Sequence[str]) -> bytes:
+        assert self._client is not None
+        for attempt in (1, 2):
+            try:
+                async with asyncio.timeout(self._total_s):
+                    answer = await self._client.embeddings.with_raw_response.create(
+                        input=list(texts),
+                        model=self._model,
+                        encoding_format="base64",
+                        extra_headers={"Authorization": f"Bearer {key.secret}"},
+                    )
+                return answer.content
+            except (TimeoutError, self._sdk.APITimeoutError):
+                raise _down(f"No answer within {self._total_s:g} s", self._base_url) from None
+            except self._sdk.APIConnectionError as error:
+                # A kept-alive connection that the server closed in the same instant looks like
+                # an outage; a new one tells them apart.
+                if attempt == 2:
+                    cause = error.__cause__ or error
+                    raise _down(f"{type(cause).__name__}: {cause}", self._base_url) from None
+        raise AssertionError("unreachable")
+
+    def _blames_key(self, error: APIStatusError, key: Key) -> bool:
+        status, body = error.status_code, error.body
+        if status in (401, 403):
+            self._keys.bar(key, "embedding_unauthorised")
+            return True
+        if status == 429:
+            if _is_quota(body):
+                self._keys.bar(key, "embedding_quota")
+            else:
+                pause_s = retry_after_s(error.response.headers, time.time())
+                self._keys.rest(key, DEFAULT_PAUSE_S if pause_s is None else pause_s)
+            return True
+        return False
+
+    def _translate(self, error: APIStatusError) -> Exception:
+        status, said = error.status_code, message_of(error.body)
+        if status in _REFUSALS:
+            return DocumentRejected(
+                f"The embedding endpoint refuses it ({status}): {said}", code="embedding_refused"
+            )
+        pause_s = retry_after_s(error.response.headers, time.time())
+        return _down(f"HTTP {status}: {said}", self._base_url, pause_s)
+
+    async def _takes_other_texts(self) -> bool:
+        """Whether the endpoint works at all: a wrong setting must not park every document."""
+        if time.monotonic() - self._last_success < TRUST_S:
+            return True
+        try:
+            await self._read(await self._send(["probe"]), 1)
+        except DocumentRejected:
+            return False
+        self._last_success = time.monotonic()
+        return True
+
+    async def _read(self, content: bytes, count: int) -> Vectors:
+        try:
+            if len(content) > _DECODE_IN_THREAD_BYTES:
+                vectors = await asyncio.to_thread(read_vectors, content, count)
+            else:
+                vectors = read_vectors(content, count)
+        except Malformed as error:
+            raise _down(f"Malformed answer: {error}", self._base_url) from None
+        dimension = vectors.shape[1]
+        if self._dimension and dimension != self._dimension:
+            raise DependencyDown(
+                f"{self._model} gave {dimension} dimensions instead of {self._dimension}",
+                code="embedding_dimension_changed",
+                retry_after_s=60.0,
+            )
+        self._dimension = dimension
+        return vectors
+
+
+def _is_quota(body: object) -> bool:
+    if not isinstance(body, dict):
+        return False
+    return "insufficient_quota" in (body.get("code"), body.get("type"))
+
+
+def _down(detail: str, where: str, retry_after: float | None = None) -> DependencyDown:
+    return DependencyDown(
+        f"{detail} ({where})",
+        code="embedding_down",
+        retry_after_s=5.0 if retry_after is None else retry_after,
+    )
+
+
+def _no_key(reason: NoKey) -> DependencyDown:
+    details = {
+        "embedding_throttled": f"The embedding API asks to wait {reason.wait_s:.1f} s (429)",
+        "embedding_quota": "No embedding key has quota left (429 insufficient_quota)",
+        "embedding_unauthorised": "Every embedding key is refused (401 or 403)",
+    }
+    return DependencyDown(
+        details[reason.code],
+        code=reason.code,
+        retry_after_s=reason.wait_s,
+        throttled=reason.code == "embedding_throttled",
+    )

@@ -1,0 +1,125 @@
+"""The embedding service: cache, batch, govern, provide."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from unjam.core.document import Fingerprint, Pin
+from unjam.core.errors import DependencyDown, DocumentRejected
+from unjam.core.ports import Provider, VectorCache, Vectors
+from unjam.embedding.batcher import Answer, Batcher
+from unjam.embedding.cache import EmbeddingCache
+from unjam.embedding.fingerprint import is_local, query_prefix
+from unjam.embedding.governor import Knobs, Lane
+
+REMEMBERED_QUERIES = 256
+LOCAL_IN_FLIGHT = 2
+"""Requests: the model's one thread computes one while the other's vectors are stored."""
+
+
+class Providers(Protocol):
+    """Makes providers, one per fingerprint and lane. Raises DependencyDown when it cannot."""
+
+    def get(self, fingerprint: Fingerprint, lane: Lane) -> Provider: ...
+
+    async def close(self) -> None: ...
+
+
+class EmbeddingService:
+    """Embedder over a cache and whatever providers there are. One per process and event loop."""
+
+    def __init__(self, store: VectorCache, providers: Providers, knobs: Knobs) -> None:
+        """*store* is closed with the service."""
+        self._store = store
+        self._providers = providers
+        self._knobs = knobs
+        self._batchers: dict[str, Batcher] = {}
+        self._queries: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
+
+    async def passages(self, texts: Sequence[str], pin: Pin, *, alone: bool = False) -> Vectors:
+        """Shape (texts, dimension).
+
+        Whatever was embedded is in the cache before this returns, also when it raises.
+
+        Raises:
+            DocumentRejected: (embedding_refused) names the index of the refused text.
+            DependencyDown: waiting reasons embedding_*.
+        """
+        fingerprint = pin.fingerprint
+        if not texts:
+            return np.empty((0, fingerprint.dimension), np.float32)
+        prefixed = [fingerprint.role_prefix + text for text in texts]
+        cache = EmbeddingCache(self._store, fingerprint)
+        answers: dict[str, Answer] = {**await cache.find(list(dict.fromkeys(prefixed)))}
+        missing = [text for text in dict.fromkeys(prefixed) if text not in answers]
+        if missing:
+            batcher = self._batcher(fingerprint)
+            embed = batcher.embed_alone if alone else batcher.embed
+            answers.update(await embed(missing))
+        _raise_worst(prefixed, answers)
+        return _stack([answers[text] for text in prefixed])
+
+    async def query(self, text: str, pin: Pin) -> Vectors:
+        """Shape (dimension,). Never waits behind ingestion."""
+        key = (pin.fingerprint.id, text)
+        known = self._queries.get(key)
+        if known is not None:
+            self._queries.move_to_end(key)
+            return known
+        provider = self._providers.get(pin.fingerprint, "query")
+        vector = (await provider.embed([query_prefix(pin.fingerprint) + text]))[0]
+        self._queries[key] = vector
+        if len(self._queries) > REMEMBERED_QUERIES:
+            self._queries.popitem(last=False)
+        return vector
+
+    async def close(self) -> None:
+        for batcher in self._batchers.values():
+            await batcher.close()
+        await self._providers.close()
+        await self._store.close()
+
+    def _batcher(self, fingerprint: Fingerprint) -> Batcher:
+        batcher = self._batchers.get(fingerprint.id)
+        if batcher is None:
+            batcher = Batcher(
+                self._providers.get(fingerprint, "ingest").embed,
+                EmbeddingCache(self._store, fingerprint).keep,
+                size=lambda: self._knobs().get("RAG_EMBEDDING_BATCH_SIZE", 32),
+                in_flight=self._in_flight_of(fingerprint),
+            )
+            self._batchers[fingerprint.id] = batcher
+        return batcher
+
+    def _in_flight_of(self, fingerprint: Fingerprint) -> Callable[[], int]:
+        if is_local(fingerprint):
+            return lambda: LOCAL_IN_FLIGHT
+        return lambda: self._knobs().get("RAG_EMBEDDING_CONCURRENCY", 1)
+
+
+def _raise_worst(texts: Sequence[str], answers: Mapping[str, Answer]) -> None:
+    """Raise what ends a document before what makes it wait."""
+    errors = {
+        text: error
+        for text in dict.fromkeys(texts)
+        if isinstance(error := answers.get(text), Exception)
+    }
+    for text, error in errors.items():
+        if isinstance(error, DocumentRejected):
+            detail = f"Chunk {texts.index(text)} of this window: {error.detail}"
+            raise DocumentRejected(detail, code=error.code, hint=error.hint)
+    for error in errors.values():
+        raise error
+
+
+def _stack(vectors: Sequence[Answer]) -> Vectors:
+    rows = [vector for vector in vectors if not isinstance(vector, Exception)]
+    if len({row.shape for row in rows}) != 1:
+        raise DependencyDown(
+            "Cached and new vectors differ in dimension", code="embedding_dimension_changed"
+        )
+    return np.stack(rows).astype(np.float32, copy=False)
