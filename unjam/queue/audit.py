@@ -1,0 +1,104 @@
+"""Audit: which tickets stand in the lanes. Its cost must not grow with every question asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unjam.core.document import Ticket
+from unjam.queue import keys
+from unjam.queue.lanes import PROCESSING
+from unjam.queue.link import RedisLink
+
+PAGE = 20_000
+"""Ids a read of a lane: about 1 ms of Redis."""
+
+FRESH_S = 10.0
+"""A picture of a lane serves this long for the tickets that it shows."""
+
+STRANDED_S = 15.0
+"""An entry that stands longer in an intermediate list was left there: whoever took it died."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    at: float
+    ids: frozenset[str]
+
+
+class Audit:
+    """Answers from a recent picture of the lane, and looks again before it says no."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._pictures: dict[str, _Picture] = {}
+
+    async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
+        """One answer a ticket. A yes is at most ``FRESH_S`` old, and its job exists now."""
+        by_lane: dict[str, list[Ticket]] = {}
+        for ticket in tickets:
+            by_lane.setdefault(ticket.lane or PROCESSING, []).append(ticket)
+        there: set[str] = set()
+        for lane, some in by_lane.items():
+            there |= await self._in_lane(lane, [t.job_id for t in some])
+        return [t.job_id in there for t in tickets]
+
+    async def _in_lane(self, lane: str, ids: Sequence[str]) -> set[str]:
+        known = await self._existing(ids)
+        picture = self._pictures.get(lane)
+        if picture is not None and time.monotonic() - picture.at < FRESH_S:
+            found = known & picture.ids
+            if len(found) == len(known):
+                return found
+        listed = await self._read(lane)
+        self._pictures[lane] = _Picture(time.monotonic(), listed)
+        found = known & listed
+        # Read after the lane: a ticket taken in between is met here.
+        return found | await self._held(lane, known - found)
+
+    async def _existing(self, ids: Sequence[str]) -> set[str]:
+        """Those whose job hash is there: one without is lost, whatever the list says."""
+
+        async def ask() -> list[int]:
+            async with self._link.redis.pipeline(transaction=False) as pipe:
+                for job_id in ids:
+                    pipe.exists(keys.job(job_id))
+                return await pipe.execute()
+
+        answers = await self._link.call(ask)
+        return {job_id for job_id, there in zip(ids, answers, strict=True) if there}
+
+    async def _read(self, lane: str) -> frozenset[str]:
+        """The lane's ids, page by page from the tail: takers at the head shift no page."""
+        key, ids, last = keys.lane(lane), list[str](), -1
+        while True:
+            first = last - PAGE + 1
+            page: list[str] = await self._link.call(
+                lambda first=first, last=last: self._link.redis.lrange(key, first, last)
+            )
+            ids += page
+            if len(page) < PAGE:
+                return frozenset(ids)
+            last = first - 1
+
+    async def _held(self, lane: str, ids: set[str]) -> set[str]:
+        """Those of *ids* that somebody took a short while ago."""
+        if not ids:
+            return set()
+        key = keys.intermediate(lane)
+        taken: list[str] = await self._link.call(lambda: self._link.redis.lrange(key, 0, -1))
+        mine = list(ids.intersection(taken))
+        if not mine:
+            return set()
+
+        async def ages() -> list[float | int]:
+            async with self._link.redis.pipeline(transaction=False) as pipe:
+                # A stock worker keeps no time of taking: the first look begins it.
+                pipe.zadd(keys.TAKEN, dict.fromkeys(mine, time.time()), nx=True)
+                for job_id in mine:
+                    pipe.zscore(keys.TAKEN, job_id)
+                return await pipe.execute()
+
+        scores = (await self._link.call(ages))[1:]
+        return {i for i, at in zip(mine, scores, strict=True) if time.time() - at < STRANDED_S}

@@ -1,0 +1,80 @@
+"""Every Redis key that unjam reads or writes, once. RQ's own layout is that of RQ 3.0."""
+
+from __future__ import annotations
+
+# -- RQ's ----------------------------------------------------------------------------------
+QUEUES = "rq:queues"
+"""Set of the keys (not names) of all queues."""
+
+WORKERS = "rq:workers"
+"""Set of the keys of all workers."""
+
+SUSPENDED = "rq:suspended"
+"""Exists while ``rq suspend`` holds."""
+
+_LANE = "rq:queue:"
+_JOB = "rq:job:"
+
+
+def lane(name: str) -> str:
+    """List of the job ids that wait in a lane; head = next."""
+    return f"{_LANE}{name}"
+
+
+def lane_name(key: str) -> str:
+    """The lane of a key made by :func:`lane`."""
+    return key.removeprefix(_LANE)
+
+
+def intermediate(name: str) -> str:
+    """List of the ids that were taken from a lane and are not started yet."""
+    return f"{_LANE}{name}:intermediate"
+
+
+def job(job_id: str) -> str:
+    """Hash of one job."""
+    return f"{_JOB}{job_id}"
+
+
+def wip(name: str) -> str:
+    """Sorted set of ``<job>:<execution>``, scored by expiry: RQ's started registry."""
+    return f"rq:wip:{name}"
+
+
+def failed(name: str) -> str:
+    """Sorted set of job ids, scored by expiry (−1: never): RQ's failed registry."""
+    return f"rq:failed:{name}"
+
+
+def scheduled(name: str) -> str:
+    """Sorted set of job ids, scored by due time: RQ's scheduled registry."""
+    return f"rq:scheduled:{name}"
+
+
+def deferred(name: str) -> str:
+    """Sorted set of job ids: RQ's deferred registry."""
+    return f"rq:deferred:{name}"
+
+
+def worker(name: str) -> str:
+    """Hash of one worker."""
+    return f"rq:worker:{name}"
+
+
+def lane_workers(name: str) -> str:
+    """Set of the keys of the workers that serve a lane."""
+    return f"rq:workers:{name}"
+
+
+# -- ours ----------------------------------------------------------------------------------
+TAKEN = "rag:taken"
+"""Sorted set of the ids in intermediate lists, scored by when they were taken (Unix seconds)."""
+
+PARKED = "rag:parked"
+"""Hash: document id → the job id under which it stands in ``rag_dlq``."""
+
+HOUSE = "rag:house"
+"""Hash: where ledger, data folder and servers are; no secrets."""
+
+EPOCH = "rag:epoch"
+"""Counter that tells a Redis that lost its data from one that did not."""

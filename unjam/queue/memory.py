@@ -1,0 +1,162 @@
+"""MemoryQueue: the port ``Queue`` in one process, for tests. Ships, and passes the same suite."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from unjam.core.document import Ticket
+from unjam.core.errors import DependencyDown
+from unjam.queue.audit import STRANDED_S
+from unjam.queue.lanes import DEAD, DEFAULT_LANES, PROCESSING
+
+
+class MemoryQueue:
+    """Everything in dicts. ``away = True`` makes every call raise DependencyDown."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.started_jobs: dict[str, str] = {}  # job id → worker
+        self.ended: list[tuple[str, bool]] = []  # job id, ok
+        self.parked: dict[str, Ticket] = {}  # document → ticket
+        self._lanes: dict[str, deque[str]] = {}
+        self._jobs: dict[str, Ticket] = {}
+        self._taken: dict[str, float] = {}
+        self._bell = asyncio.Event()
+        self._epoch = 0
+        self._house: dict[str, str] = {}
+
+    def _check(self) -> None:
+        if self.away:
+            raise DependencyDown("Redis is away", code="queue_down")
+
+    def lose_everything(self) -> None:
+        """What FLUSHALL does."""
+        for store in (self._lanes, self._jobs, self._taken, self.started_jobs, self.parked):
+            store.clear()
+        self._epoch = 0
+        self._house = {}
+
+    async def push(self, tickets: Sequence[Ticket]) -> None:
+        self._check()
+        for ticket in tickets:
+            if ticket.job_id in self._jobs:
+                continue
+            before = Ticket(ticket.document_id, ticket.enqueue_seq - 1).job_id
+            self._jobs.pop(before, None)
+            self._taken.pop(before, None)
+            lane = ticket.lane or PROCESSING
+            self._jobs[ticket.job_id] = Ticket(
+                ticket.document_id, ticket.enqueue_seq, lane, ticket.size_bytes
+            )
+            self._lanes.setdefault(lane, deque()).append(ticket.job_id)
+        self._bell.set()
+
+    async def take(self, lanes: Sequence[str], limit: int, worker: str) -> list[Ticket]:
+        self._check()
+        out: list[Ticket] = []
+        for lane in lanes:
+            line = self._lanes.get(lane, deque())
+            while lane != DEAD and line and len(out) < limit:
+                job_id = line.popleft()
+                ticket = Ticket.parse(job_id, lane)
+                if ticket is not None and job_id not in self._taken:
+                    self._taken[job_id] = time.monotonic()
+                    out.append(ticket)
+        return out
+
+    async def started(self, tickets: Sequence[Ticket], worker: str) -> None:
+        self._check()
+        for ticket in tickets:
+            self._taken.pop(ticket.job_id, None)
+            self.started_jobs[ticket.job_id] = worker
+
+    async def finished(self, tickets: Sequence[Ticket], worker: str, *, ok: bool = True) -> None:
+        self._check()
+        for ticket in tickets:
+            self._taken.pop(ticket.job_id, None)
+            self.started_jobs.pop(ticket.job_id, None)
+            self._jobs.pop(ticket.job_id, None)
+            self.ended.append((ticket.job_id, ok))
+
+    async def put_back(self, tickets: Sequence[Ticket], worker: str) -> None:
+        self._check()
+        for ticket in reversed(tickets):
+            if self._taken.pop(ticket.job_id, None) is not None:
+                self._lanes.setdefault(ticket.lane, deque()).appendleft(ticket.job_id)
+        self._bell.set()
+
+    async def discard(self, tickets: Sequence[Ticket], worker: str) -> None:
+        self._check()
+        for ticket in tickets:
+            self._taken.pop(ticket.job_id, None)
+            if self.started_jobs.get(ticket.job_id, worker) == worker:
+                self._jobs.pop(ticket.job_id, None)
+
+    async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
+        self._check()
+        now = time.monotonic()
+        held = {i for i, at in self._taken.items() if now - at < STRANDED_S}
+        listed = {job_id for line in self._lanes.values() for job_id in line}
+        return [t.job_id in self._jobs and t.job_id in listed | held for t in tickets]
+
+    async def park(self, tickets: Sequence[Ticket]) -> None:
+        self._check()
+        self.parked.update({t.document_id: t for t in tickets})
+
+    async def unpark(self, document_ids: Sequence[str]) -> None:
+        self._check()
+        for document_id in document_ids:
+            self.parked.pop(document_id, None)
+
+    async def repark(self, tickets: Sequence[Ticket]) -> None:
+        self._check()
+        self.parked = {t.document_id: t for t in tickets}
+
+    async def lengths(self) -> dict[str, int]:
+        self._check()
+        names = dict.fromkeys((*DEFAULT_LANES, DEAD, *sorted(self._lanes)))
+        counts = {name: len(self._lanes.get(name, ())) for name in names}
+        return {**counts, DEAD: len(self.parked)}
+
+    async def wait(self, lanes: Sequence[str], timeout_s: float) -> None:
+        self._check()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not any(self._lanes.get(lane) for lane in lanes if lane != DEAD):
+                    self._bell.clear()
+                    await self._bell.wait()
+
+    async def epoch(self) -> int:
+        self._check()
+        return self._epoch
+
+    async def set_epoch(self, value: int) -> None:
+        self._check()
+        self._epoch = value
+
+    async def write_house(self, mapping: Mapping[str, str]) -> None:
+        self._check()
+        self._house = dict(mapping)
+
+    async def read_house(self) -> dict[str, str]:
+        self._check()
+        return dict(self._house)
+
+    async def register_worker(self, name: str, lanes: Sequence[str], pid: int) -> None:
+        self._check()
+
+    async def beat_worker(self, name: str) -> None:
+        self._check()
+
+    async def unregister_worker(self, name: str) -> None:
+        self._check()
+
+    async def ping(self) -> None:
+        self._check()
+
+    async def close(self) -> None:
+        return None

@@ -1,0 +1,246 @@
+"""RqQueue: the lanes in Redis, laid out as RQ 3 lays them out, so that RQ's own tools work on them.
+
+Every step is one atomic script. A ticket is in its lane, in the intermediate list, or started;
+a process may die between any two steps and nothing is lost: what was left behind counts as absent
+after ``STRANDED_S``, and the audit rings again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from unjam.core.document import Ticket
+from unjam.queue import keys
+from unjam.queue.audit import Audit
+from unjam.queue.books import JOB_TTL_S, WIP_TTL_S, RqBooks, member
+from unjam.queue.jobs import DESCRIPTION, FUNCTION, encode, stamp
+from unjam.queue.lanes import DEAD, DEFAULT_LANES, PROCESSING
+from unjam.queue.link import RedisLink
+
+T = TypeVar("T")
+
+PUSH_AT_ONCE = 500
+"""Tickets a script call: about 5 ms of Redis, in which nobody else is served."""
+
+POLL_S = 0.05
+"""Between looks at the lanes while idle: about 0.3 % of a core. A blocking pop would open the
+loss window that ``take`` closes, and a notification would miss what stock tools push."""
+
+
+class RqQueue(RqBooks):
+    """The port ``Queue`` on Redis or Valkey (≥ 6.2), database from the URL.
+
+    *function* is what stock RQ workers call for a job.
+    """
+
+    def __init__(self, url: str, *, function: str = FUNCTION, client_name: str = "unjam") -> None:
+        super().__init__(RedisLink(url, client_name))
+        self._function = function
+        self._audit = Audit(self._link)
+
+    # -- into the lanes ---------------------------------------------------------------------
+    async def push(self, tickets: Sequence[Ticket]) -> None:
+        """Put each into its lane unless its job exists already. Idempotent."""
+        for some in _chunks(tickets, PUSH_AT_ONCE):
+            names = [keys.QUEUES, keys.failed(DEAD), keys.TAKEN]
+            args = [stamp(), DESCRIPTION]
+            for ticket in some:
+                lane = ticket.lane or PROCESSING
+                before = Ticket(ticket.document_id, ticket.enqueue_seq - 1).job_id
+                names += (
+                    keys.job(ticket.job_id),
+                    keys.lane(lane),
+                    keys.job(before),
+                    keys.intermediate(lane),
+                    keys.failed(lane),
+                )
+                args += (ticket.job_id, lane, encode(ticket, self._function), before)
+            await self._link.run("push", names, args)
+
+    async def put_back(self, tickets: Sequence[Ticket], worker: str) -> None:
+        """Not claimed for want of a slot: back to the head of the lane, in the old order."""
+        if not tickets:
+            return
+        names = [keys.TAKEN]
+        for ticket in reversed(tickets):
+            names += (keys.intermediate(ticket.lane), keys.lane(ticket.lane))
+        await self._link.run("put_back", names, [t.job_id for t in reversed(tickets)])
+
+    # -- out of the lanes -------------------------------------------------------------------
+    async def take(self, lanes: Sequence[str], limit: int, worker: str) -> list[Ticket]:
+        """Up to *limit* tickets, lanes in order; none while ``rq suspend`` holds.
+
+        A foreign id (not ``<document>-<sequence>``) is set aside in RQ's failed registry.
+        """
+        served = [lane for lane in lanes if lane != DEAD]
+        if limit <= 0 or not served:
+            return []
+        names = [keys.SUSPENDED, keys.TAKEN]
+        for lane in served:
+            names += (keys.lane(lane), keys.intermediate(lane))
+        # Not tried again: a lost answer leaves its tickets in the intermediate list, to the audit.
+        raw = await self._link.run("take", names, [limit], again=False)
+        tickets: list[Ticket] = []
+        for index, job_id in zip(raw[::2], raw[1::2], strict=True):
+            ticket = Ticket.parse(str(job_id), served[int(index)])
+            if ticket is None:
+                await self._set_aside(str(job_id), served[int(index)])
+            else:
+                tickets.append(ticket)
+        return tickets
+
+    async def _set_aside(self, job_id: str, lane: str) -> None:
+        async def write() -> None:
+            async with self._link.redis.pipeline(transaction=True) as pipe:
+                pipe.lrem(keys.intermediate(lane), 1, job_id)
+                pipe.zrem(keys.TAKEN, job_id)
+                pipe.zadd(keys.failed(lane), {job_id: -1})
+                await pipe.execute()
+
+        await self._link.call(write)
+
+    async def started(self, tickets: Sequence[Ticket], worker: str) -> None:
+        """Claimed: leave the intermediate list, appear as started in RQ's books."""
+        if not tickets:
+            return
+        self._hold(worker, {t.job_id: t.lane for t in tickets})
+        names = [keys.TAKEN, keys.worker(worker)]
+        args: list[str | int | float] = [worker, stamp(), int(time.time()) + WIP_TTL_S, JOB_TTL_S]
+        for ticket in tickets:
+            names += _places(ticket.lane, ticket.job_id)
+            args += (ticket.job_id, member(ticket.job_id, worker))
+        await self._link.run("started", names, args)
+
+    async def finished(self, tickets: Sequence[Ticket], worker: str, *, ok: bool = True) -> None:
+        """Ended in the ledger: the job leaves RQ's books, the worker's count goes up."""
+        if not tickets:
+            return
+        names = [keys.TAKEN, keys.worker(worker), keys.failed(DEAD)]
+        args: list[str | int | float] = []
+        for ticket in tickets:
+            # Its lane may have changed since it was taken; the books name the one it came from.
+            lane = self._lane_held(worker, ticket.job_id, ticket.lane)
+            names += _places(lane, ticket.job_id)
+            args += (ticket.job_id, member(ticket.job_id, worker))
+        state = self._let_go(worker, [t.job_id for t in tickets])
+        count = "successful_job_count" if ok else "failed_job_count"
+        await self._link.run("finished", names, [count, state, *args])
+
+    async def discard(self, tickets: Sequence[Ticket], worker: str) -> None:
+        """Stale: drop job and intermediate entry."""
+        if not tickets:
+            return
+        names = [keys.TAKEN, keys.failed(DEAD)]
+        for ticket in tickets:
+            names += (keys.intermediate(ticket.lane), keys.job(ticket.job_id))
+        await self._link.run("discard", names, [worker, *(t.job_id for t in tickets)])
+
+    async def wait(self, lanes: Sequence[str], timeout_s: float) -> None:
+        """Return when a lane may hold something, or after the time-out.
+
+        Looks every 50 ms, so that documents pushed by stock tools wake it, too.
+        """
+        names = [keys.lane(lane) for lane in lanes if lane != DEAD]
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if names and await self._any(names):
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(POLL_S, left))
+
+    async def _any(self, names: Sequence[str]) -> bool:
+        async def look() -> list[int]:
+            async with self._link.redis.pipeline(transaction=False) as pipe:
+                pipe.exists(*names)
+                pipe.exists(keys.SUSPENDED)
+                return await pipe.execute()
+
+        full, suspended = await self._link.call(look)
+        return bool(full) and not suspended
+
+    # -- questions --------------------------------------------------------------------------
+    async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
+        """Whether each stands in its lane or, not for too long, in the intermediate list."""
+        return await self._audit.present(tickets)
+
+    async def lengths(self) -> dict[str, int]:
+        """Every lane that exists, the default ones always, and ``rag_dlq``."""
+        known = await self._link.call(lambda: self._link.redis.smembers(keys.QUEUES))
+        names = dict.fromkeys((*DEFAULT_LANES, DEAD, *sorted(map(keys.lane_name, known))))
+
+        async def count() -> list[int]:
+            async with self._link.redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.llen(keys.lane(name))
+                return await pipe.execute()
+
+        return dict(zip(names, await self._link.call(count), strict=True))
+
+    async def ping(self) -> None:
+        """Raises DependencyDown."""
+        await self._link.call(lambda: self._link.redis.ping())
+
+    # -- dead letters -----------------------------------------------------------------------
+    async def park(self, tickets: Sequence[Ticket]) -> None:
+        """Make dead letters visible in ``rag_dlq``: list and failed registry, for ever.
+
+        The job's origin is ``rag_processing``, so ``rq requeue --all --queue rag_dlq`` sends it
+        there.
+        """
+        for some in _chunks(tickets, PUSH_AT_ONCE):
+            names = [keys.QUEUES, keys.lane(DEAD), keys.failed(DEAD), keys.PARKED]
+            args = [stamp(), DESCRIPTION, PROCESSING]
+            for ticket in some:
+                names.append(keys.job(ticket.job_id))
+                args += (ticket.document_id, ticket.job_id, encode(ticket, self._function))
+            older = await self._link.run("park", names, args)
+            await self._forget(older)
+
+    async def unpark(self, document_ids: Sequence[str]) -> None:
+        """These documents are dead no more. Unknown ones are no error."""
+        for some in _chunks(document_ids, PUSH_AT_ONCE):
+            names = [keys.lane(DEAD), keys.failed(DEAD), keys.PARKED]
+            await self._forget(await self._link.run("unpark", names, some))
+
+    async def repark(self, tickets: Sequence[Ticket]) -> None:
+        """Make ``rag_dlq`` hold exactly these."""
+        wanted = {t.job_id: t for t in tickets}
+
+        async def look() -> tuple[list[str], list[str]]:
+            async with self._link.redis.pipeline(transaction=True) as pipe:
+                pipe.lrange(keys.lane(DEAD), 0, -1)
+                pipe.zrange(keys.failed(DEAD), 0, -1)
+                listed, failed = await pipe.execute()
+                return listed, failed
+
+        listed, failed = await self._link.call(look)
+
+        async def wipe() -> None:
+            await self._link.redis.delete(keys.lane(DEAD), keys.failed(DEAD), keys.PARKED)
+
+        # A moment of emptiness is seen by nobody who acts on it: only the reconciler reparks.
+        await self._link.call(wipe)
+        await self._forget([i for i in {*listed, *failed} if i not in wanted])
+        await self.park(list(wanted.values()))
+
+    async def _forget(self, job_ids: Sequence[str]) -> None:
+        if job_ids:
+            await self._link.call(lambda: self._link.redis.delete(*map(keys.job, job_ids)))
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+def _places(lane: str, job_id: str) -> tuple[str, str, str]:
+    return keys.intermediate(lane), keys.job(job_id), keys.wip(lane)
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    every = list(items)
+    for start in range(0, len(every), size):
+        yield every[start : start + size]

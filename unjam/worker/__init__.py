@@ -1,0 +1,1 @@
+"""What runs: workers, the supervisor and the servers that it embeds."""
