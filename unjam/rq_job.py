@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
 from unjam.app.house import House, settle_in
 from unjam.app.services import Services, open_services
-from unjam.core.document import ClaimKind, Ticket
+from unjam.core.document import Claim, ClaimKind, Ticket
 from unjam.core.errors import SetupError
 from unjam.core.lease import RENEW_S
 from unjam.core.ports import WorkerRef
@@ -40,8 +43,22 @@ def process_document(payload: str) -> str:
             document stays queued in the ledger.
     """
     del payload  # the job id says it all; the payload is for people with grep
-    ticket, redis_url = current_ticket()
-    return _room().runner.run(_process(ticket, redis_url))
+    current = current_ticket()
+    if current is None:
+        return "stale"
+    ticket, connection = current
+    return _room().runner.run(_process(ticket, redis_url(connection)))
+
+
+def redis_url(connection: Mapping[str, Any]) -> str:
+    """The URL of a Redis connection that somebody else opened."""
+    user, password = connection.get("username") or "", connection.get("password") or ""
+    login = f"{quote(user)}:{quote(password)}@" if password else ""
+    if connection.get("path"):
+        return f"unix://{login}{connection['path']}?db={connection.get('db') or 0}"
+    scheme = "rediss" if any(k.startswith("ssl_") for k in connection) else "redis"
+    place = f"{connection.get('host', '127.0.0.1')}:{connection.get('port', 6379)}"
+    return f"{scheme}://{login}{place}/{connection.get('db') or 0}"
 
 
 @dataclass(slots=True)
@@ -78,18 +95,20 @@ async def _close(room: _Room) -> None:
         await room.services.close()
 
 
-async def _process(ticket: Ticket, redis_url: str) -> str:
-    services, tools = await _furnish(redis_url)
+async def _process(ticket: Ticket, url: str) -> str:
+    services, tools = await _furnish(url)
     me = process_identity("stock")
     claim = await _claim(services, ticket, me)
     if claim is None:
         return "stale"
-    loop = asyncio.get_running_loop()
     attempt = Attempt(claim, alone=claim.suspect)
     task = asyncio.current_task()
-    keeper = LeaseKeeper(
-        services.ledger, me, lambda _: loop.call_soon(task.cancel) if task else None
-    )
+
+    def lost(_: str) -> None:
+        if task is not None:
+            task.cancel()
+
+    keeper = LeaseKeeper(services.ledger, me, lost)
     keeper.hold(attempt)
     keeper.start()
     try:
@@ -105,7 +124,7 @@ async def _process(ticket: Ticket, redis_url: str) -> str:
     return str(ended.settled.state) if ended.settled else "lease_lost"
 
 
-async def _claim(services: Services, ticket: Ticket, me: WorkerRef):
+async def _claim(services: Services, ticket: Ticket, me: WorkerRef) -> Claim | None:
     """The claim; None when the job is stale. At the system-wide cap the job waits for a slot."""
     while True:
         cap = services.knobs()["RAG_MAX_CONCURRENT_JOBS"]
@@ -115,16 +134,16 @@ async def _claim(services: Services, ticket: Ticket, me: WorkerRef):
         await asyncio.sleep(RENEW_S / 4)
 
 
-async def _furnish(redis_url: str) -> tuple[Services, Tools]:
+async def _furnish(url: str) -> tuple[Services, Tools]:
     room = _room()
     if room.services is None:
-        queue = RqQueue(redis_url)
+        queue = RqQueue(url)
         raw = await queue.read_house()
         await queue.close()
         settings = Settings()  # type: ignore[call-arg]
         if raw:
             settings = settle_in(settings, House.from_mapping(raw))
-        settings = settings.model_copy(update={"redis_url": redis_url})
+        settings = settings.model_copy(update={"redis_url": url})
         configure_logging(settings, process="worker")
         room.services = await open_services(settings, role="stock")
         if raw and raw.get("ledger_id") != room.services.ledger.id:

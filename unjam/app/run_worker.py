@@ -12,7 +12,7 @@ from unjam.core.errors import DependencyDown
 from unjam.core.ports import WorkerRef
 from unjam.observe import words
 from unjam.observe.logs import configure_logging
-from unjam.queue.lanes import default_lanes
+from unjam.queue.lanes import DEFAULT_LANES, parse_type_queues
 from unjam.settings import Settings
 from unjam.worker.identity import process_identity
 from unjam.worker.worker import Worker, WorkerOptions
@@ -33,7 +33,7 @@ async def _main(settings: Settings, lanes: Sequence[str]) -> int:
     services = await open_services(settings, role="worker")
     tools, parser = services.tools()
     me = process_identity("worker")
-    options = WorkerOptions(lanes=tuple(lanes) or default_lanes(settings.type_queues))
+    options = WorkerOptions(lanes=tuple(lanes) or _all_lanes(settings))
     worker = Worker(
         ledger=services.ledger,
         queue=services.queue,
@@ -45,7 +45,7 @@ async def _main(settings: Settings, lanes: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, worker.stop)
-    beat = asyncio.create_task(_beat(services, worker, me, options.lanes))
+    beat = asyncio.create_task(_beat(services, me, options.lanes))
     try:
         words.worker_ready(me.id, options.lanes)
         await worker.run()
@@ -58,17 +58,27 @@ async def _main(settings: Settings, lanes: Sequence[str]) -> int:
     return 0
 
 
-async def _beat(services: Services, worker: Worker, me: WorkerRef, lanes: Sequence[str]) -> None:
+def _all_lanes(settings: Settings) -> tuple[str, ...]:
+    typed = parse_type_queues(settings.type_queues).values()
+    return tuple(dict.fromkeys((*DEFAULT_LANES, *typed)))
+
+
+async def _beat(services: Services, me: WorkerRef, lanes: Sequence[str]) -> None:
     """Stand in RQ's books (``rq info``), also after Redis lost its data."""
+    queue, listed = services.queue, False
     try:
         while True:
             try:
-                await services.queue.beat_worker(me, lanes, busy=worker.in_flight > 0)
+                if listed:
+                    await queue.beat_worker(me.id)
+                else:
+                    await queue.register_worker(me.id, lanes, me.pid)
+                    listed = True
             except DependencyDown as error:
                 words.redis_lost(error.detail)
             await asyncio.sleep(BEAT_S)
     finally:
         try:
-            await services.queue.unregister_worker(me)
+            await queue.unregister_worker(me.id)
         except DependencyDown as error:
             words.redis_lost(error.detail)

@@ -210,6 +210,17 @@ def watchdog_fault(error: BaseException) -> None:
         _log.error("Fault in the watchdog; its next round comes", exc_info=error)
 
 
+def wrong_house(wanted: str, found: str) -> None:
+    """The queue belongs to another ledger than this process was pointed at."""
+    _say(
+        logging.ERROR,
+        "This queue belongs to another ledger; unset RAG_DATA_DIR and RAG_DATABASE_URL, or point "
+        "them at the queue's own",
+        queue_ledger=wanted,
+        own_ledger=found,
+    )
+
+
 # -- recovery -------------------------------------------------------------------------------
 def documents_recovered(count: int, why: str) -> None:
     """*count* documents were put back to work; *why*: worker_died, orphaned."""
