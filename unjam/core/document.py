@@ -106,8 +106,9 @@ class Pin:
 
     @staticmethod
     def from_json(text: str) -> Pin:
-        raw = json.loads(text)
-        return Pin(**{**raw, "fingerprint": Fingerprint(**raw["fingerprint"])})
+        raw: dict[str, Any] = json.loads(text)
+        fingerprint = Fingerprint(**raw.pop("fingerprint"))
+        return Pin(fingerprint=fingerprint, **raw)
 
 
 @dataclass(frozen=True, slots=True)

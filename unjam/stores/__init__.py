@@ -1,0 +1,1 @@
+"""What is kept: the ledger (SQL), the originals (blobs), chunks and vectors (Chroma)."""

@@ -1,0 +1,226 @@
+"""Group commit: the operations of a process that wait at the same time share one transaction.
+
+``Writer`` runs a group on one connection, through the gate. ``Committer`` is the thread that
+forms groups: it takes what is in line once the gate is its own. At rest an operation costs one
+commit; under load groups form by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from unjam.core.document import Pin
+from unjam.core.errors import DependencyDown, UnjamError
+from unjam.stores.gate import Gate
+from unjam.stores.ledger.dialect import Postgres, Sqlite, as_down, down, is_retriable
+from unjam.stores.ledger.tx import Tx
+
+T = TypeVar("T")
+GROUP = 200
+"""Operations a group may hold: it must stay short, since heartbeats stand in the same line."""
+PATIENCE_S = 30.0
+"""An operation that has not begun by then fails: somebody sits in the gate."""
+_RUNS = 6  # tries of one group when PostgreSQL reports deadlocks
+
+
+@dataclass(slots=True)
+class Op(Generic[T]):
+    """*run* validates before it changes anything; *ids* are the documents it will look at."""
+
+    run: Callable[[Tx], T]
+    ids: Sequence[str] = ()
+    future: asyncio.Future[T] | None = None
+    result: T | None = None
+    error: BaseException | None = field(default=None)
+
+    def settle(self, result: T | None, error: BaseException | None) -> None:
+        self.result, self.error = result, error
+
+
+class _SpoiltError(Exception):
+    """An operation failed after it had changed something: run each on its own."""
+
+
+class Writer:
+    """One write connection. For one thread at a time."""
+
+    def __init__(
+        self, dialect: Sqlite | Postgres, gate: Gate | None, pins: dict[str, Pin], lane: str
+    ) -> None:
+        self._dialect = dialect
+        self._gate = gate
+        self._pins = pins
+        self._lane = lane
+        self._engine = dialect.writer()
+        self._conn: Connection | None = None
+        self.last_failure = float("-inf")  # time.monotonic()
+
+    def run(self, ops: Callable[[], Sequence[Op[Any]]]) -> Sequence[Op[Any]]:
+        """Run the operations that *ops* yields once the gate is open; each knows its end."""
+        with self._gate.hold() if self._gate else nullcontext():
+            group = ops()
+            if group:
+                self._run_group(group)
+        return group
+
+    def _run_group(self, group: Sequence[Op[Any]]) -> None:
+        for attempt in range(_RUNS):
+            try:
+                self._transaction(group)
+                return
+            except Exception as error:
+                self._rollback()
+                if is_retriable(error) and attempt + 1 < _RUNS:
+                    continue
+                trouble = as_down(error)
+                if trouble is None and len(group) > 1:
+                    for op in group:
+                        self._run_group([op])
+                    return
+                self._fail(group, error, trouble)
+                return
+
+    def _transaction(self, group: Sequence[Op[Any]]) -> None:
+        if self._conn is None:
+            self._conn = self._engine.connect()
+        with self._conn.begin():
+            tx = Tx(self._conn, self._dialect, self._pins, self._lane)
+            tx.load(i for op in group for i in op.ids)
+            for op in group:
+                before = tx.changes
+                try:
+                    op.settle(op.run(tx), None)
+                except UnjamError as error:
+                    if tx.changes != before and len(group) > 1:
+                        raise _SpoiltError from error
+                    if tx.changes != before:
+                        raise
+                    op.settle(None, error)
+            tx.finish()
+
+    def _fail(
+        self, group: Sequence[Op[Any]], error: Exception, trouble: DependencyDown | None
+    ) -> None:
+        if trouble is not None:
+            self.last_failure = time.monotonic()
+        for op in group:
+            op.settle(None, trouble or error)
+
+    def _rollback(self) -> None:
+        """After any failure the next group starts on a fresh connection."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with contextlib.suppress(Exception):
+                conn.invalidate()
+            with contextlib.suppress(Exception):
+                conn.close()
+
+    def close(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+        self._engine.dispose()
+        if self._gate is not None:
+            self._gate.close()
+
+
+class Committer:
+    """The thread that commits. ``submit`` may be called from any event loop of this process."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._pid = os.getpid()
+        self._line: deque[Op[Any]] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="ledger-commit", daemon=True)
+        self._thread.start()
+
+    async def submit(self, run: Callable[[Tx], T], ids: Sequence[str] = ()) -> T:
+        """The operation's result, once it is durable.
+
+        Raises:
+            DependencyDown: ledger_unwritable; the operation did not happen.
+            UnjamError: whatever *run* raised.
+        """
+        if os.getpid() != self._pid:
+            raise RuntimeError("the ledger was opened before a fork; open it in the child")
+        op = Op(run, ids, asyncio.get_running_loop().create_future())
+        assert op.future is not None
+        with self._wake:
+            if self._closing:
+                raise down("it is closed")
+            self._line.append(op)
+            self._wake.notify()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await op.future
+        except TimeoutError:
+            self._writer.last_failure = time.monotonic()
+            raise down(f"no turn to write within {PATIENCE_S:.0f} s") from None
+
+    def close(self) -> None:
+        """Finish what is in line, then stop. Blocking."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+        self._writer.close()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not self._line and not self._closing:
+                    self._wake.wait()
+                if not self._line:
+                    return
+            taken: list[Op[Any]] = []
+            try:
+                self._writer.run(lambda: self._take(taken))  # noqa: B023 - called at once
+            except BaseException as error:  # the gate's folder is gone, or the like
+                trouble = as_down(error) or error
+                for op in taken or self._take(taken):
+                    op.settle(None, trouble)
+            _resolve(taken)
+
+    def _take(self, taken: list[Op[Any]]) -> list[Op[Any]]:
+        with self._wake:
+            while self._line and len(taken) < GROUP:
+                op = self._line.popleft()
+                # Nobody waits for a cancelled one any more, so it does not happen.
+                if op.future is not None and not op.future.cancelled():
+                    taken.append(op)
+        return taken
+
+
+def _resolve(ops: Sequence[Op[Any]]) -> None:
+    """Wake the waiting coroutines, one call per event loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[Op[Any]]] = {}
+    for op in ops:
+        if op.future is not None:
+            loops.setdefault(op.future.get_loop(), []).append(op)
+    for loop, several in loops.items():
+        with contextlib.suppress(RuntimeError):  # its loop has ended, and nobody waits there
+            loop.call_soon_threadsafe(_deliver, several)
+
+
+def _deliver(ops: Sequence[Op[Any]]) -> None:
+    for op in ops:
+        future = op.future
+        if future is None or future.done():
+            continue
+        if op.error is not None:
+            future.set_exception(op.error)
+        else:
+            future.set_result(op.result)

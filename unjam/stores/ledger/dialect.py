@@ -1,0 +1,207 @@
+"""Where SQLite and PostgreSQL differ: engines, clocks, locks, and what their errors mean."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, event, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from unjam.core.errors import DependencyDown, SetupError
+
+BUSY_TIMEOUT_MS = 5_000
+READERS = 4
+_RETRIABLE = ("DeadlockDetected", "SerializationFailure", "LockNotAvailable")
+
+
+class Dialect(Protocol):
+    """The seam; everything else is the same code on both databases."""
+
+    name: str
+    url: URL
+
+    def writer(self) -> Engine: ...
+
+    def reader(self) -> Engine:
+        """Read-only connections whose transactions see one snapshot."""
+        ...
+
+    def clock(self, conn: Connection) -> tuple[float, float]:
+        """(Unix seconds, lease clock in seconds)."""
+        ...
+
+    def lock(self, conn: Connection, key: int) -> None:
+        """Hold *key* until the transaction ends; SQLite's writer holds everything already."""
+        ...
+
+    def locking(self, select: sa.Select[Any], order: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        """*select*, with its rows locked in a fixed order against other writers."""
+        ...
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT that knows ON CONFLICT."""
+        ...
+
+
+class Sqlite:
+    name = "sqlite"
+
+    def __init__(self, url: URL, *, durable: bool = True) -> None:
+        self.url = url
+        self._synchronous = "FULL" if durable else "OFF"
+
+    @property
+    def path(self) -> Path:
+        return Path(str(self.url.database))
+
+    def writer(self) -> Engine:
+        return self._engine(f"PRAGMA synchronous={self._synchronous}", "BEGIN IMMEDIATE", 1)
+
+    def reader(self) -> Engine:
+        return self._engine("PRAGMA query_only=1", "BEGIN", READERS)
+
+    def _engine(self, pragma: str, begin: str, size: int) -> Engine:
+        engine = sa.create_engine(
+            self.url,
+            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+            pool_size=size,
+            max_overflow=0,
+        )
+
+        @event.listens_for(engine, "connect")
+        def _connected(dbapi: Any, _record: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+            dbapi.isolation_level = None  # transactions are begun by us, not by the driver
+            for line in (
+                f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
+                "PRAGMA foreign_keys=ON",
+                "PRAGMA temp_store=MEMORY",
+                "PRAGMA cache_size=-32000",  # KiB
+                pragma,
+            ):
+                dbapi.execute(line)
+
+        @event.listens_for(engine, "begin")
+        def _begun(conn: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+            conn.exec_driver_sql(begin)
+
+        return engine
+
+    def clock(self, conn: Connection) -> tuple[float, float]:
+        return time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def lock(self, conn: Connection, key: int) -> None:
+        pass
+
+    def locking(self, select: sa.Select[Any], order: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        return select
+
+    def insert(self, table: sa.Table) -> Any:
+        from sqlalchemy.dialects.sqlite import insert
+
+        return insert(table)
+
+
+class Postgres:
+    name = "postgresql"
+
+    def __init__(self, url: URL) -> None:
+        self.url = url.set(drivername="postgresql+psycopg")
+
+    def writer(self) -> Engine:
+        # A client that froze inside a transaction must not keep its locks for ever.
+        return self._engine(2, "READ COMMITTED", "-c idle_in_transaction_session_timeout=15000")
+
+    def reader(self) -> Engine:
+        return self._engine(
+            READERS, "REPEATABLE READ", "-c default_transaction_read_only=on"
+        ).execution_options(postgresql_readonly=True)
+
+    def _engine(self, size: int, isolation: Any, options: str) -> Engine:
+        return sa.create_engine(
+            self.url,
+            pool_size=size,
+            max_overflow=0,
+            isolation_level=isolation,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": 5,
+                "options": f"{options} -c statement_timeout=30000",
+                "keepalives_idle": 10,
+                "keepalives_interval": 3,
+                "keepalives_count": 3,
+            },
+        )
+
+    def clock(self, conn: Connection) -> tuple[float, float]:
+        now = float(conn.exec_driver_sql(_PG_NOW).scalar_one())
+        return now, now
+
+    def lock(self, conn: Connection, key: int) -> None:
+        conn.execute(_PG_LOCK, {"key": key})
+
+    def locking(self, select: sa.Select[Any], order: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        return select.order_by(order).with_for_update()
+
+    def insert(self, table: sa.Table) -> Any:
+        from sqlalchemy.dialects.postgresql import insert
+
+        return insert(table)
+
+
+_PG_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+_PG_LOCK = sa.text("SELECT pg_advisory_xact_lock(:key)")
+
+
+def dialect_of(url: str, *, durable: bool = True) -> Sqlite | Postgres:
+    """The seam for *url* (``sqlite:////path`` or ``postgresql://…``).
+
+    Raises:
+        SetupError: another scheme, or SQLite without a file.
+    """
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError as error:
+        raise SetupError(f"RAG_DATABASE_URL cannot be read: {error}", hint=_URL_HINT) from error
+    backend = parsed.drivername.partition("+")[0]
+    if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
+        return Sqlite(parsed.set(drivername="sqlite"), durable=durable)
+    if backend in ("postgresql", "postgres"):
+        return Postgres(parsed)
+    raise SetupError(f"a ledger cannot live in {parsed.drivername!r}", hint=_URL_HINT)
+
+
+_URL_HINT = "Use sqlite:////absolute/path/ledger.db or postgresql://user@host/database."
+
+
+def is_retriable(error: BaseException) -> bool:
+    """Whether the same transaction may simply be run again (PostgreSQL's deadlocks)."""
+    return isinstance(error, DBAPIError) and type(error.orig).__name__ in _RETRIABLE
+
+
+def as_down(error: BaseException) -> DependencyDown | None:
+    """DependencyDown when *error* means that the database is away, full, locked or read-only."""
+    if isinstance(error, DBAPIError):
+        trouble = (OperationalError, InterfaceError)
+        if isinstance(error, trouble) or error.connection_invalidated or _is_damage(error):
+            return down(str(error.orig))
+    if isinstance(error, (OSError, exc.TimeoutError)):
+        return down(str(error))
+    return None
+
+
+def _is_damage(error: DBAPIError) -> bool:
+    # sqlite3 raises a bare DatabaseError for a damaged file.
+    return type(error.orig).__name__ in ("DatabaseError", "InternalError", "ReadOnlySqlTransaction")
+
+
+def down(detail: str) -> DependencyDown:
+    first = detail.strip().partition("\n")[0]
+    return DependencyDown(
+        f"the ledger cannot be used: {first}",
+        code="ledger_unwritable",
+        hint="Free disk space, or check the database server; work goes on by itself.",
+    )

@@ -1,0 +1,364 @@
+"""The ledger's tables, indexes and triggers, for SQLite and PostgreSQL.
+
+``documents`` holds one row per accepted id, for ever (a deleted one is a tombstone). Times named
+``…_at`` are Unix seconds; ``lease_until``, ``seen`` and ``leaders.until`` are on the lease clock
+(CLOCK_BOOTTIME on SQLite, the database's clock on PostgreSQL). A change here needs a migration in
+``migrations/versions`` and a new HEAD; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+from unjam.core.document import State
+
+HEAD = "0001"
+"""The newest migration; revisions sort as text, so a greater one means a newer program."""
+
+SHARDS = 16
+"""PostgreSQL spreads the tallies over this many rows, by backend, so that none becomes hot."""
+
+metadata = MetaData()
+
+# Byte order on PostgreSQL as well: ids are compared by cursors, and must sort alike everywhere.
+Key = Text().with_variant(Text(collation="C"), "postgresql")
+Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _text(name: str, default: str = "") -> Column[str]:
+    return Column(name, Text, nullable=False, server_default=text(f"'{default}'"))
+
+
+def _int(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", Key, primary_key=True),
+    # cold: written when a generation begins, and at deletion
+    Column("user_id", Key, nullable=False),
+    Column("shown", Integer, nullable=False, server_default=text("1")),  # 0 = deleted
+    Column("filename", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("content_hash", Key, nullable=False),
+    Column("pin_id", Key, nullable=False),
+    Column("home_lane", Text, nullable=False),  # where it belongs when it is no suspect
+    _text("metadata", "{}"),
+    Column("created_at", Double, nullable=False),
+    # hot: written by transitions
+    Column("state", Key, nullable=False),
+    _int("generation"),
+    _int("visible_generation"),
+    _text("visible_hash"),
+    Column("visible_pin", Key, nullable=False, server_default=text("''")),
+    _int("chunks"),
+    Column("lane", Text, nullable=False),
+    _int("enqueue_seq"),
+    _int("token"),
+    _text("reason"),
+    _text("detail"),
+    Column("next_step_at", Double),
+    _int("progress_done"),
+    _int("progress_total"),
+    _int("errors"),
+    _int("deaths"),
+    _int("throttles"),
+    _int("suspect"),
+    _int("alone"),
+    _int("death_done"),  # progress at the last counted death …
+    _int("death_step"),  # … and the step, 1 (parsing) to 4 (storing); 0 = none counted
+    Column("worker", Key, nullable=False, server_default=text("''")),
+    Column("lease_until", Double),
+    Column("claimed_at", Double),
+    _int("started_generation"),  # newest generation that was ever claimed
+    Column("updated_at", Double, nullable=False),
+    Column("searchable_at", Double),
+    Column("slo_since", Double),  # NULL once its timeliness has been counted
+    Index("ix_documents_shown", "shown", "id"),
+    Index("ix_documents_user", "user_id", "shown", "id"),
+    Index("ix_documents_state", "state", "id"),
+    Index("ix_documents_user_state", "user_id", "state", "id"),
+    Index("ix_documents_user_content", "user_id", "content_hash"),
+    Index("ix_documents_content", "content_hash"),
+)
+
+
+def _partial(name: str, columns: tuple[str, ...], where: str) -> Index:
+    condition = text(where)
+    return Index(
+        name,
+        *(documents.c[c] for c in columns),
+        sqlite_where=condition,
+        postgresql_where=condition,
+    )
+
+
+_partial("ix_documents_leased", ("lease_until",), "worker <> ''")
+_partial("ix_documents_worker", ("worker",), "worker <> ''")
+_partial("ix_documents_waiting", ("next_step_at",), "state = 'waiting'")
+_partial("ix_documents_slo", ("slo_since",), "slo_since IS NOT NULL")
+_partial("ix_documents_visible_pin", ("visible_pin", "state"), "visible_pin <> ''")
+_partial("ix_documents_visible_hash", ("visible_hash",), "visible_hash <> ''")
+
+COLD = [
+    "user_id",
+    "shown",
+    "filename",
+    "media_type",
+    "size_bytes",
+    "content_hash",
+    "pin_id",
+    "home_lane",
+    "metadata",
+    "created_at",
+]
+HOT = [c.name for c in documents.columns if c.name not in COLD and c.name != "id"]
+HOT_SET = frozenset(HOT)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("document_id", Key, ForeignKey("documents.id"), primary_key=True),
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),
+    Column("content_hash", Key, nullable=False),
+    Column("pin_id", Key, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("chunks", BigInteger),
+    Column("created_at", Double, nullable=False),
+    Column("visible_at", Double),
+)
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("fingerprint_id", Key, nullable=False),
+    Column("json", Text, nullable=False),
+)
+
+names = Table(
+    "names",
+    metadata,
+    Column("document_id", Key, ForeignKey("documents.id"), primary_key=True),
+    Column("filename", Key, primary_key=True),
+    _text("metadata", "{}"),
+    Column("at", Double, nullable=False),
+)
+
+acceptances = Table(
+    "acceptances",
+    metadata,
+    Column("document_id", Key, primary_key=True),
+    Column("at", Double, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("document_id", Key, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("kind", Text, nullable=False),
+    _text("data", "{}"),
+    Index("ix_events_document", "document_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("user_id", Key, primary_key=True),
+    Column("key", Key, primary_key=True),
+    Column("content_hash", Key, nullable=False),
+    Column("document_id", Key, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("name", Key, primary_key=True),  # a state, or "accepted"; kept by triggers only
+    Column("visible", Integer, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    _int("n"),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("queue", Key, primary_key=True),
+    Column("value", Double, nullable=False),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("content_hash", Key, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("unreferenced_since", Double),
+    Index(
+        "ix_blobs_unreferenced",
+        "unreferenced_since",
+        sqlite_where=text("unreferenced_since IS NOT NULL"),
+        postgresql_where=text("unreferenced_since IS NOT NULL"),
+    ),
+)
+
+cleanups = Table(
+    "cleanups",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("document_id", Key, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("collection", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("due_at", Double, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("seen", Double, nullable=False),
+)
+
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("role", Key, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", Double, nullable=False),
+)
+
+knobs = Table(
+    "knobs",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    _text("data", "{}"),
+    sqlite_autoincrement=True,
+)
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("state", Text, nullable=False),
+    _text("reason"),
+    _text("detail"),
+    Column("until", Double),
+    Column("updated_at", Double, nullable=False),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Key, primary_key=True),  # ledger_id, boot_id, epoch, chunks_missing
+    Column("value", Text, nullable=False),
+)
+
+alembic_version = Table(
+    "alembic_version",
+    metadata,
+    # The name and shape that Alembic expects.
+    Column("version_num", Text().with_variant(Text(), "postgresql"), primary_key=True),
+)
+
+_SQLITE_TRIGGERS = (
+    """CREATE TRIGGER documents_tally_insert AFTER INSERT ON documents BEGIN
+  UPDATE tallies SET n = n + 1
+    WHERE name = NEW.state AND visible = (NEW.visible_generation > 0) AND shard = 0;
+END""",
+    """CREATE TRIGGER documents_tally_delete AFTER DELETE ON documents BEGIN
+  UPDATE tallies SET n = n - 1
+    WHERE name = OLD.state AND visible = (OLD.visible_generation > 0) AND shard = 0;
+END""",
+    """CREATE TRIGGER documents_tally_update AFTER UPDATE OF state, visible_generation ON documents
+  WHEN OLD.state <> NEW.state
+    OR (OLD.visible_generation > 0) <> (NEW.visible_generation > 0) BEGIN
+  UPDATE tallies SET n = n - 1
+    WHERE name = OLD.state AND visible = (OLD.visible_generation > 0) AND shard = 0;
+  UPDATE tallies SET n = n + 1
+    WHERE name = NEW.state AND visible = (NEW.visible_generation > 0) AND shard = 0;
+END""",
+    """CREATE TRIGGER acceptances_tally AFTER INSERT ON acceptances BEGIN
+  UPDATE tallies SET n = n + 1 WHERE name = 'accepted' AND visible = 0 AND shard = 0;
+END""",
+)
+
+_POSTGRES_TRIGGERS = (
+    f"""CREATE FUNCTION unjam_tally() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF TG_OP <> 'INSERT' THEN
+    UPDATE tallies SET n = n - 1 WHERE name = OLD.state
+      AND visible = (OLD.visible_generation > 0)::int AND shard = pg_backend_pid() % {SHARDS};
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    UPDATE tallies SET n = n + 1 WHERE name = NEW.state
+      AND visible = (NEW.visible_generation > 0)::int AND shard = pg_backend_pid() % {SHARDS};
+  END IF;
+  RETURN NULL;
+END $$""",
+    f"""CREATE FUNCTION unjam_tally_accepted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE tallies SET n = n + 1 WHERE name = 'accepted' AND visible = 0
+    AND shard = pg_backend_pid() % {SHARDS};
+  RETURN NULL;
+END $$""",
+    """CREATE TRIGGER documents_tally_other AFTER INSERT OR DELETE ON documents
+  FOR EACH ROW EXECUTE FUNCTION unjam_tally()""",
+    """CREATE TRIGGER documents_tally_update AFTER UPDATE ON documents FOR EACH ROW
+  WHEN (OLD.state <> NEW.state
+    OR (OLD.visible_generation > 0) <> (NEW.visible_generation > 0))
+  EXECUTE FUNCTION unjam_tally()""",
+    """CREATE TRIGGER acceptances_tally AFTER INSERT ON acceptances
+  FOR EACH ROW EXECUTE FUNCTION unjam_tally_accepted()""",
+)
+
+
+def triggers(dialect: str) -> tuple[str, ...]:
+    return _SQLITE_TRIGGERS if dialect == "sqlite" else _POSTGRES_TRIGGERS
+
+
+def tally_rows(dialect: str) -> list[dict[str, str | int]]:
+    """Every row the triggers may touch, at zero."""
+    shards = range(1 if dialect == "sqlite" else SHARDS)
+    states = [*(s.value for s in State), "accepted"]
+    return [
+        {"name": name, "visible": visible, "shard": shard, "n": 0}
+        for name in states
+        for visible in (0, 1)
+        for shard in shards
+    ]
