@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -36,10 +37,14 @@ def assert_whole(text: str, chunks: list[Chunk]) -> None:
 
 
 ALPHABET = "abc XYZ 012 .,;!?-#|`\n\t가나다라마바사 。、，漢字 éß 🙂ﷺ"
+PIECES = [
+    "연차는 15일이다. ", "A sentence here. ", "\n\n", "word ", "ㅋㅋㅋㅋ" * 9, "x" * 90,
+    "| a | b |\n",
+]  # fmt: skip
 TEXTS = st.one_of(
     st.text(alphabet=ALPHABET, max_size=3000),
-    st.lists(st.sampled_from(["연차는 15일이다. ", "A sentence here. ", "\n\n", "word ", "ㅋㅋㅋㅋ" * 9, "x" * 90, "| a | b |\n"]), max_size=300).map("".join),
-)  # fmt: skip
+    st.lists(st.sampled_from(PIECES), max_size=300).map("".join),
+)
 SECTIONS = st.lists(
     st.tuples(
         TEXTS,
@@ -124,7 +129,7 @@ def test_sentences_are_kept_whole_in_both_languages(counter: OpenAICounter) -> N
         chunks = list(chunk_sections([Section(sentence * 200)], counter, 128, 32))
         assert all(chunk.text.endswith(".") for chunk in chunks)
         assert all(chunk.text.startswith(sentence[:3]) for chunk in chunks)
-        overlapping = [a.end - b.start for a, b in zip(chunks, chunks[1:], strict=False)]
+        overlapping = [a.end - b.start for a, b in itertools.pairwise(chunks)]
         assert all(0 < shared < 200 for shared in overlapping)
 
 
