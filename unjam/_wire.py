@@ -123,6 +123,7 @@ def display_name(path: str | os.PathLike[str]) -> str:
 
 
 def part_of(source: Source, filename: str, stack: ExitStack) -> tuple[str, Any]:
+    """One ``file`` part: its name and its bytes, or something to read them from."""
     if isinstance(source, bytes):
         return filename or "document", source
     if isinstance(source, str | os.PathLike):
@@ -134,7 +135,29 @@ def part_of(source: Source, filename: str, stack: ExitStack) -> tuple[str, Any]:
             ) from None
         return filename or display_name(source), opened
     name = getattr(source, "name", "")
-    return filename or (display_name(name) if isinstance(name, str) else "") or "document", source
+    own = display_name(name) if isinstance(name, str) else ""
+    return filename or own or "document", source if _seekable(source) else _Unsized(source)
+
+
+def _seekable(source: BinaryIO) -> bool:
+    try:
+        return source.seekable()
+    except AttributeError:
+        return False
+
+
+class _Unsized:
+    """A pipe as an upload of unknown length; its descriptor would pass for an empty file."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+
+    def read(self, count: int = -1) -> bytes:
+        return self._source.read(count)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while block := self.read(65_536):
+            yield block
 
 
 def groups_of(sources: Iterable[Source]) -> Iterator[list[Source]]:
