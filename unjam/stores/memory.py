@@ -1,11 +1,17 @@
-"""Doubles that forget: the real ledger over a throw-away file, and blobs in a throw-away folder."""
+"""Doubles that forget: the real ledger over a throw-away file, and blobs in memory."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
+from unjam.core.errors import DocumentRejected
+from unjam.core.ports import BlobWriter
+from unjam.stores.blobs import HEAD_BYTES
 from unjam.stores.ledger import SqlLedger
 
 
@@ -24,3 +30,61 @@ async def memory_ledger() -> SqlLedger:
     assert isinstance(ledger, _ThrowAway)
     ledger.folder = folder
     return ledger
+
+
+class MemoryBlobs:
+    """``core.ports.Blobs`` in a dictionary; ``path`` writes a file into a folder of its own."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, bytes] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    async def create(self) -> MemoryWriter:
+        return MemoryWriter()
+
+    async def commit(self, writers: Sequence[BlobWriter]) -> None:
+        for writer in cast("Sequence[MemoryWriter]", writers):
+            self._bytes[writer.digest()] = bytes(writer.data)
+
+    async def path(self, content_hash: str) -> Path:
+        if content_hash not in self._bytes:
+            raise DocumentRejected(f"{content_hash} is gone", code="original_missing")
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="unjam-blobs-")
+        file = Path(self._folder.name) / content_hash
+        if not file.exists():
+            file.write_bytes(self._bytes[content_hash])
+        return file
+
+    async def exists(self, content_hash: str) -> bool:
+        return content_hash in self._bytes
+
+    async def remove(self, content_hash: str) -> None:
+        self._bytes.pop(content_hash, None)
+
+    async def free_bytes(self) -> int:
+        return 1 << 40
+
+
+class MemoryWriter:
+    """One upload into memory."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        self.data += data
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data)
+
+    @property
+    def head(self) -> bytes:
+        return bytes(self.data[:HEAD_BYTES])
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    async def abort(self) -> None:
+        self.data.clear()

@@ -323,18 +323,18 @@ _POSTGRES_TRIGGERS = (
 BEGIN
   IF TG_OP <> 'INSERT' THEN
     UPDATE tallies SET n = n - 1 WHERE name = OLD.state
-      AND visible = (OLD.visible_generation > 0)::int AND shard = pg_backend_pid() % {SHARDS};
+      AND visible = (OLD.visible_generation > 0)::int AND shard = mod(pg_backend_pid(), {SHARDS});
   END IF;
   IF TG_OP <> 'DELETE' THEN
     UPDATE tallies SET n = n + 1 WHERE name = NEW.state
-      AND visible = (NEW.visible_generation > 0)::int AND shard = pg_backend_pid() % {SHARDS};
+      AND visible = (NEW.visible_generation > 0)::int AND shard = mod(pg_backend_pid(), {SHARDS});
   END IF;
   RETURN NULL;
 END $$""",
     f"""CREATE FUNCTION unjam_tally_accepted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE tallies SET n = n + 1 WHERE name = 'accepted' AND visible = 0
-    AND shard = pg_backend_pid() % {SHARDS};
+    AND shard = mod(pg_backend_pid(), {SHARDS});
   RETURN NULL;
 END $$""",
     """CREATE TRIGGER documents_tally_other AFTER INSERT OR DELETE ON documents

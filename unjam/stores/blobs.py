@@ -1,0 +1,334 @@
+"""LocalBlobs: the originals, content-addressed, in one folder (law 2).
+
+``<root>/ab/cd/<sha-256>``. An upload is a file in ``<root>/tmp`` until ``commit``: fsync of the
+bytes, rename, fsync of the folders; then it is there for good. No name of a user ever becomes a
+path. ``<root>/.canary`` holds the id of the ledger whose folder this is: without it a missing
+file means that the store is away, not that the document is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from unjam.core.errors import DependencyDown, DocumentRejected, SetupError, UsageError
+from unjam.core.ports import BlobWriter
+
+HEAD_BYTES = 65_536
+BUFFER_BYTES = 1_048_576
+"""What a writer keeps in memory before it goes to a thread to hash and write."""
+REMOVE_GRACE_S = 60.0
+"""``remove`` leaves a younger file alone: it was just uploaded again, and its new reference may
+not stand in the ledger yet."""
+LEFTOVER_S = 3_600.0
+_DIGITS = frozenset("0123456789abcdef")
+
+
+class LocalBlobs:
+    """``core.ports.Blobs`` in a folder. Several processes may share it, also over a network."""
+
+    def __init__(self, root: Path, *, remove_grace_s: float = REMOVE_GRACE_S) -> None:
+        self.root = root
+        self._tmp = root / "tmp"
+        self._grace_s = remove_grace_s
+
+    def claim_root(self, ledger_id: str) -> None:
+        """Blocking. Mark the folder as this ledger's, or verify that it is. Call once at start.
+
+        Raises:
+            SetupError: it belongs to another ledger, or this host sees another folder.
+            DependencyDown: blob_store_down.
+        """
+        with _guarded("its folder cannot be prepared"):
+            self._tmp.mkdir(parents=True, exist_ok=True)
+            found = self._claim(ledger_id)
+        if found != ledger_id:
+            raise SetupError(
+                f"{self.root} holds the originals of another ledger ({found})",
+                hint="Set RAG_STORAGE_URL to this ledger's folder.",
+            )
+
+    def _claim(self, ledger_id: str) -> str:
+        canary = self.root / ".canary"
+        if canary.exists():
+            return canary.read_text().strip()
+        half = self._tmp / f"canary-{secrets.token_hex(8)}"
+        half.write_text(ledger_id + "\n")
+        _sync_file(half)
+        with contextlib.suppress(FileExistsError):  # two processes start at once: the first wins
+            os.link(half, canary)
+        half.unlink()
+        _sync_file(self.root)
+        return canary.read_text().strip()
+
+    def require_root(self, ledger_id: str) -> None:
+        """Blocking. For a further host, once the ledger knows of originals: never creates.
+
+        Raises:
+            SetupError: this host sees a folder without the ledger's mark, so it is not shared.
+        """
+        canary = self.root / ".canary"
+        if not canary.exists() or canary.read_text().strip() != ledger_id:
+            raise SetupError(
+                f"{self.root} on this host is not the folder that the other hosts use",
+                hint="Mount the shared storage folder here, or set RAG_STORAGE_URL to it.",
+            )
+
+    async def create(self) -> LocalWriter:
+        return await asyncio.to_thread(self._create)
+
+    def _create(self) -> LocalWriter:
+        with _guarded("no upload can be begun"):
+            self._tmp.mkdir(parents=True, exist_ok=True)
+            return LocalWriter(self._tmp / f"up-{os.getpid()}-{secrets.token_hex(8)}")
+
+    async def commit(self, writers: Sequence[BlobWriter]) -> None:
+        own = cast("Sequence[LocalWriter]", writers)
+        if own:
+            await asyncio.to_thread(self._commit, own)
+
+    def _commit(self, writers: Sequence[LocalWriter]) -> None:
+        with _guarded("uploads cannot be made durable"):
+            for writer in writers:
+                writer.seal()
+            _sync_files(self._tmp, [w.file for w in writers])
+            folders: set[Path] = set()
+            with self._locked(fcntl.LOCK_SH):
+                for writer in writers:
+                    target = self._place(writer.digest())
+                    folders |= _make_folders(target.parent, self.root)
+                    writer.file.replace(target)
+            for folder in sorted(folders, reverse=True):
+                _sync_file(folder)
+
+    async def path(self, content_hash: str) -> Path:
+        target = self._place(content_hash)
+        return await asyncio.to_thread(self._path, target)
+
+    def _path(self, target: Path) -> Path:
+        with _guarded("an original cannot be read"):
+            if _is_there(target):
+                return target
+            if _is_there(self.root / ".canary"):
+                raise DocumentRejected(
+                    f"the original {target.name} is gone from {self.root}",
+                    code="original_missing",
+                )
+        raise _down(f"{self.root} is not the folder of the originals (not mounted?)")
+
+    async def exists(self, content_hash: str) -> bool:
+        target = self._place(content_hash)
+
+        def look() -> bool:
+            with _guarded("originals cannot be looked up"):
+                return _is_there(target)
+
+        return await asyncio.to_thread(look)
+
+    async def remove(self, content_hash: str) -> None:
+        """Idempotent. A file uploaded again within the grace time stays; see REMOVE_GRACE_S."""
+        await asyncio.to_thread(self._remove, self._place(content_hash))
+
+    def _remove(self, target: Path) -> None:
+        with _guarded("an original cannot be removed"), self._locked(fcntl.LOCK_EX):
+            try:
+                age_s = time.time() - target.stat().st_ctime
+            except FileNotFoundError:
+                return
+            if age_s >= self._grace_s:
+                target.unlink()
+                _sync_file(target.parent)
+
+    async def free_bytes(self) -> int:
+        def ask() -> int:
+            with _guarded("its disk cannot be asked"):
+                facts = os.statvfs(self.root)
+                return facts.f_bavail * facts.f_frsize
+
+        return await asyncio.to_thread(ask)
+
+    async def sweep(self, older_than_s: float = LEFTOVER_S) -> int:
+        """Remove what killed uploads left behind; how many files that were."""
+        return await asyncio.to_thread(self._sweep, older_than_s)
+
+    def _sweep(self, older_than_s: float) -> int:
+        before = time.time() - older_than_s
+        swept = 0
+        with _guarded("leftovers cannot be swept"):
+            for file in self._tmp.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if file.stat().st_mtime <= before:
+                        file.unlink()
+                        swept += 1
+        return swept
+
+    def _place(self, content_hash: str) -> Path:
+        if len(content_hash) != 64 or not _DIGITS.issuperset(content_hash):
+            raise UsageError(f"{content_hash!r} is no sha-256")
+        return self.root / content_hash[:2] / content_hash[2:4] / content_hash
+
+    @contextmanager
+    def _locked(self, mode: int) -> Generator[None]:
+        """Renames share, removals exclude: a removal never hits a file that was just renewed."""
+        fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, mode)
+            yield
+        finally:
+            os.close(fd)
+
+
+class LocalWriter:
+    """One upload; at most BUFFER_BYTES of it in memory."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._out: BinaryIO | None = file.open("xb", buffering=0)
+        self._sha = hashlib.sha256()
+        self._buffer = bytearray()
+        self._head = b""
+        self._size = 0
+
+    async def write(self, data: bytes) -> None:
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+        self._size += len(data)
+        self._buffer += data
+        if len(self._buffer) >= BUFFER_BYTES:
+            await asyncio.to_thread(self._drain)
+
+    def _drain(self) -> None:
+        block, self._buffer = self._buffer, bytearray()
+        self._sha.update(block)
+        view = memoryview(block)
+        with _guarded("an upload cannot be written"):
+            if self._out is None:
+                raise UsageError("the upload is finished already")
+            while view:
+                view = view[self._out.write(view) :]
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    @property
+    def head(self) -> bytes:
+        return self._head
+
+    def digest(self) -> str:
+        # What is still buffered is less than BUFFER_BYTES: a millisecond.
+        sha = self._sha.copy()
+        sha.update(self._buffer)
+        return sha.hexdigest()
+
+    def seal(self) -> None:
+        """Blocking. Everything is handed to the kernel; nothing more can be written."""
+        if self._buffer:
+            self._drain()
+        if self._out is not None:
+            self._out.close()
+            self._out = None
+
+    async def abort(self) -> None:
+        """Leave nothing behind. Idempotent, and harmless after ``commit``."""
+        await asyncio.to_thread(self._abort)
+
+    def _abort(self) -> None:
+        if self._out is not None:
+            self._out.close()
+            self._out = None
+        self._buffer.clear()
+        with contextlib.suppress(OSError):
+            self.file.unlink(missing_ok=True)
+
+
+# -- the file system ------------------------------------------------------------------------
+def _down(detail: str) -> DependencyDown:
+    return DependencyDown(
+        detail,
+        code="blob_store_down",
+        hint="Check the storage path and its disk; work goes on by itself afterwards.",
+    )
+
+
+@contextmanager
+def _guarded(what: str) -> Generator[None]:
+    """OSError (disk full, gone, read-only) becomes DependencyDown."""
+    try:
+        yield
+    except OSError as error:
+        raise _down(f"{what}: {error}") from error
+
+
+def _is_there(path: Path) -> bool:
+    """Unlike ``Path.exists``, lets I/O errors out: a broken disk is not a missing file."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _sync_file(path: Path) -> None:
+    """fsync of a file or folder."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_files(folder: Path, files: Sequence[Path]) -> None:
+    """All the files' bytes to disk: one syncfs(2) instead of several fsyncs.
+
+    syncfs also writes what others left dirty on that file system, so few files go one by one.
+    """
+    if len(files) >= SYNCFS_FROM and _syncfs(folder):
+        return
+    for file in files:
+        _sync_file(file)
+
+
+SYNCFS_FROM = 8
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _syncfs(folder: Path) -> bool:
+    """False where the call does not exist. Raises OSError when the disk reports an error."""
+    call = getattr(_libc, "syncfs", None)
+    if call is None:
+        return False
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if call(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
+    return True
+
+
+def _make_folders(folder: Path, root: Path) -> set[Path]:
+    """Make *folder* under *root*; the folders whose entries must reach the disk."""
+    touched = {folder}
+    while folder != root:
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            break
+        except FileNotFoundError:
+            _make_folders(folder.parent, root)
+            folder.mkdir(exist_ok=True)
+        touched.add(folder.parent)
+        folder = folder.parent
+    return touched
