@@ -166,8 +166,7 @@ def _watch(console: Console, client: Client, up: subprocess.Popen[bytes], count:
         if any(e.kind == "worker_died" for e in client.events(d.id, follow=False))
     ]
     console.print(
-        f"Worker {killed} died with -9; {len(died)} documents were "
-        "taken up again by themselves."
+        f"Worker {killed} died with -9; {len(died)} documents were taken up again by themselves."
     )
 
 

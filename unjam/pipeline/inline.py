@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from unjam.core.chunk import Chunk
 from unjam.core.ports import ParseJob
@@ -13,7 +13,7 @@ from unjam.pipeline.job import job_chunks
 class InlineParser:
     """`core.ports.Parser` without a child: no caps but the output's."""
 
-    async def chunks(self, job: ParseJob) -> AsyncIterator[list[Chunk]]:
+    async def chunks(self, job: ParseJob) -> AsyncGenerator[list[Chunk], None]:
         steps = job_chunks(job)
         while (window := await asyncio.to_thread(next, steps, None)) is not None:
             yield window

@@ -23,7 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class SandboxParser:
         if tokenizer:
             await zygote.send({"warm": tokenizer})
 
-    async def chunks(self, job: ParseJob) -> AsyncIterator[list[Chunk]]:
+    async def chunks(self, job: ParseJob) -> AsyncGenerator[list[Chunk], None]:
         """Windows of chunks, in order, as they come.
 
         Raises DocumentRejected, DocumentFailed; DependencyDown (blob_store_down) when the original
