@@ -116,7 +116,8 @@ def serving_order(lanes: Sequence[str], turn: int) -> list[str]:
     low = [name for name in served if name == LOW]
     rest = [name for name in served if name not in (HIGH, LOW)]
     if rest:
-        first = turn % len(rest)
+        # Turns that begin with the rest are 8 apart: by the turn itself they could miss a lane.
+        first = (turn // 8 if turn % 4 == 3 else turn) % len(rest)
         rest = rest[first:] + rest[:first]
     if turn % 8 == 7:
         return [*low, *high, *rest]

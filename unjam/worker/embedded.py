@@ -216,7 +216,7 @@ def _valkey_config(home: Path, port: int, password: str) -> str:
 
 async def _valkey_answers(port: int, password: str) -> bool:
     """Whether our own server (it knows our password) serves there."""
-    answer = await _ask(port, f"AUTH unjam {password}\r\nPING\r\n".encode(), b"PONG")
+    answer = await _ask(port, f"AUTH unjam {password}\r\nPING\r\n".encode(), _two_lines)
     return answer.startswith(b"+OK") and b"+PONG" in answer
 
 
@@ -246,20 +246,26 @@ async def plan_chroma(data_dir: Path, port: int = 8000) -> ServerPlan:
 async def chroma_answers(host: str, port: int) -> bool:
     """Whether a Chroma server answers its heartbeat there."""
     request = f"GET /api/v2/heartbeat HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    answer = await _ask(port, request.encode(), b"heartbeat", host=host)
+    answer = await _ask(port, request.encode(), lambda answer: b"heartbeat" in answer, host)
     return answer.startswith(b"HTTP/1.1 200") and b"heartbeat" in answer
 
 
 # -- shared ---------------------------------------------------------------------------------
-async def _ask(port: int, request: bytes, until: bytes, host: str = "127.0.0.1") -> bytes:
-    """What a server answers up to *until*; empty when it does not."""
+def _two_lines(answer: bytes) -> bool:
+    return answer.count(b"\r\n") >= 2
+
+
+async def _ask(
+    port: int, request: bytes, whole: Callable[[bytes], bool], host: str = "127.0.0.1"
+) -> bytes:
+    """What a server answers, until it is *whole* or ends; empty when nobody is there."""
     try:
         async with asyncio.timeout(2.0):
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(request)
                 answer = b""
-                while until not in answer and (more := await reader.read(4096)):
+                while not whole(answer) and (more := await reader.read(4096)):
                     answer += more
                 return answer
             finally:

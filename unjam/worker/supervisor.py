@@ -1,0 +1,321 @@
+"""Supervisor: starts the house's processes, restarts what dies, stops them in order.
+
+What to run is given (``ChildSpec``); this file knows no API, worker or watchdog. One supervisor a
+data folder: a lock file says so. What a killed run left behind is ended before anything starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Literal
+
+from unjam.core.errors import SetupError
+from unjam.observe import words
+from unjam.worker.children import Child, Command, end_process, spawn
+from unjam.worker.embedded import READY_POLL_S, ServerPlan
+from unjam.worker.identity import host_id, process_start
+
+FIRST_RESTART_S = 0.05
+LONGEST_RESTART_S = 30.0
+STEADY_S = 10.0
+"""A child that lived this long is no crash-loop: its next restart is quick again."""
+
+HURRY_S = 1.0
+"""What is left to the children after a second signal."""
+
+LEFTOVER_GRACE_S = 2.0
+
+
+class Tier(IntEnum):
+    """Order of stopping; one tier is stopped together, and ended before the next begins."""
+
+    API = 0
+    WORKER = 1
+    WATCHDOG = 2
+    VECTORS = 3
+    QUEUE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """One process to keep alive. *log_name* is a file in the log folder, opened for appending."""
+
+    name: str
+    command: Command
+    tier: Tier
+    log_name: str
+    ready: Callable[[], Awaitable[bool]] | None = None
+    stop_grace_s: float = 30.0
+    spawned: Callable[[Child], None] | None = None
+
+    @staticmethod
+    def of_server(plan: ServerPlan) -> ChildSpec:
+        """An embedded server; stopped after everything that uses it."""
+        tier = Tier.QUEUE if plan.name == "valkey" else Tier.VECTORS
+        return ChildSpec(
+            plan.name, plan.command, tier, f"{plan.name}.log", plan.ready, 10.0, plan.record
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something the supervisor saw or did. *code* is negative for a signal."""
+
+    what: Literal["started", "ready", "died", "restarting", "stopping", "stopped", "killed"]
+    name: str
+    pid: int = 0
+    code: int | None = None
+    delay_s: float = 0.0
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words."""
+        if self.code is None:
+            return ""
+        return f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
+
+
+@dataclass(slots=True)
+class _Kept:
+    spec: ChildSpec
+    child: Child
+    keeper: asyncio.Task[None] | None = None
+    began: float = field(default_factory=time.monotonic)
+    crashes: int = 0
+    restarts: int = 0
+
+
+class Supervisor:
+    """``async with`` takes the data folder's lock and the signals SIGTERM, SIGINT and SIGHUP;
+    leaving it stops whatever still runs. Belongs in the main thread.
+
+    Raises:
+        SetupError: another supervisor holds the data folder.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        log_dir: Path,
+        listen: Callable[[Happening], None] = lambda _: None,
+    ) -> None:
+        self._data_dir = data_dir
+        self._log_dir = log_dir
+        self._listen = listen
+        self._kept: dict[str, _Kept] = {}
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._lock = -1
+        self._signals: list[int] = []
+
+    async def __aenter__(self) -> Supervisor:
+        self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _lock(self._data_dir / "unjam.lock", self._data_dir)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # nohup asks to stay when the terminal goes.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self.request_stop)
+                self._signals.append(number)
+        await self._end_leftovers()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self.stop()
+        finally:
+            for number in self._signals:
+                asyncio.get_running_loop().remove_signal_handler(number)
+            os.close(self._lock)
+
+    # -- starting ---------------------------------------------------------------------------
+    async def start(self, specs: Sequence[ChildSpec], timeout_s: float = 60.0) -> None:
+        """Start all of them together; returns when those with a probe answer, or on a signal.
+
+        Raises:
+            SetupError: one with a probe ended while it came up, or does not answer in time.
+        """
+        for spec in specs:
+            kept = _Kept(spec, self._spawn(spec))
+            self._kept[spec.name] = kept
+        await asyncio.gather(*(self._until_ready(self._kept[s.name], timeout_s) for s in specs))
+        for spec in specs:
+            kept = self._kept[spec.name]
+            kept.keeper = asyncio.create_task(self._keep(kept), name=f"keep {spec.name}")
+
+    def _spawn(self, spec: ChildSpec) -> Child:
+        child = spawn(spec.name, spec.command, self._log_dir / spec.log_name)
+        if spec.spawned is not None:
+            spec.spawned(child)
+        self._tell(Happening("started", spec.name, child.pid))
+        return child
+
+    async def _until_ready(self, kept: _Kept, timeout_s: float) -> None:
+        spec, child = kept.spec, kept.child
+        if spec.ready is not None:
+            deadline = time.monotonic() + timeout_s
+            while not self._stopping.is_set() and not await spec.ready():
+                log = self._log_dir / spec.log_name
+                if not child.alive():
+                    raise SetupError(
+                        f"{spec.name} ended with {Happening('died', '', code=child.code).how} "
+                        "while it came up",
+                        hint=f"Its log says why: {log}",
+                    )
+                if time.monotonic() > deadline:
+                    raise SetupError(
+                        f"{spec.name} did not answer within {timeout_s:.0f} s",
+                        hint=f"Its log may say why: {log}",
+                    )
+                await asyncio.sleep(READY_POLL_S)
+            self._tell(Happening("ready", spec.name, child.pid))
+        self._write_children()
+
+    # -- keeping alive ----------------------------------------------------------------------
+    async def _keep(self, kept: _Kept) -> None:
+        """Restart it whenever it ends, until everything stops."""
+        while True:
+            code = await kept.child.exited()
+            if self._stopping.is_set():
+                return
+            lived_s = time.monotonic() - kept.began
+            kept.crashes = 0 if lived_s >= STEADY_S else kept.crashes + 1
+            ended = Happening("died", kept.spec.name, kept.child.pid, code)
+            self._tell(ended)
+            if kept.spec.tier is Tier.WORKER and code != 0:
+                words.worker_terminated(kept.spec.name, kept.child.pid, ended.how)
+            if not await self._restart(kept):
+                return
+
+    async def _restart(self, kept: _Kept) -> bool:
+        """Start it again after a while; False when everything stops instead."""
+        while True:
+            delay = restart_delay_s(kept.crashes)
+            self._tell(Happening("restarting", kept.spec.name, delay_s=delay))
+            try:
+                await asyncio.wait_for(self._stopping.wait(), delay)
+                return False
+            except TimeoutError:
+                if self._stopping.is_set():
+                    return False
+            kept.began = time.monotonic()
+            kept.restarts += 1
+            try:
+                kept.child = self._spawn(kept.spec)
+            except OSError:  # no memory, no descriptors, disk full: that passes
+                kept.crashes += 1
+                continue
+            self._write_children()
+            return True
+
+    async def run(self) -> None:
+        """Keep everything alive until a signal or ``request_stop``; then stop in order."""
+        await self._stopping.wait()
+        await self.stop()
+
+    def request_stop(self) -> None:
+        """Begin to stop. A second time (a second signal): the children get one more second."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    # -- stopping ---------------------------------------------------------------------------
+    async def stop(self) -> None:
+        """Stop tier by tier. Returns when nothing runs any more."""
+        self._stopping.set()
+        for tier in Tier:
+            some = [kept for kept in self._kept.values() if kept.spec.tier is tier]
+            await asyncio.gather(*(self._stop_one(kept) for kept in some))
+        for kept in self._kept.values():
+            if kept.keeper is not None:
+                await kept.keeper
+        self._kept.clear()
+        (self._data_dir / "children.json").unlink(missing_ok=True)
+
+    async def _stop_one(self, kept: _Kept) -> None:
+        child = kept.child
+        if not child.alive():
+            return
+        self._tell(Happening("stopping", kept.spec.name, child.pid))
+        child.signal(signal.SIGTERM)
+        if await self._within(child, kept.spec.stop_grace_s):
+            self._tell(Happening("stopped", kept.spec.name, child.pid, child.code))
+            return
+        child.signal(signal.SIGKILL)
+        await child.exited()
+        self._tell(Happening("killed", kept.spec.name, child.pid, child.code))
+
+    async def _within(self, child: Child, grace_s: float) -> bool:
+        """Whether it ends within *grace_s*, or HURRY_S after a second signal."""
+        ended = asyncio.ensure_future(child.exited())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait({ended, hurry}, timeout=grace_s, return_when="FIRST_COMPLETED")
+            if not ended.done() and hurry.done():
+                await asyncio.wait({ended}, timeout=min(HURRY_S, grace_s))
+            return ended.done()
+        finally:
+            for task in (ended, hurry):
+                task.cancel()
+            await asyncio.gather(ended, hurry, return_exceptions=True)
+
+    # -- facts ------------------------------------------------------------------------------
+    def pids(self) -> dict[str, int]:
+        """Name → process id of what is kept alive now."""
+        return {name: kept.child.pid for name, kept in self._kept.items()}
+
+    def restarts(self) -> dict[str, int]:
+        """Name → how often it was restarted."""
+        return {name: kept.restarts for name, kept in self._kept.items()}
+
+    def _tell(self, happening: Happening) -> None:
+        self._listen(happening)
+
+    def _write_children(self) -> None:
+        """Note who runs, for whoever comes after a kill of this process."""
+        entries = [[k.child.pid, k.child.start] for k in self._kept.values()]
+        fresh = self._data_dir / "children.new"
+        fresh.write_text(json.dumps({"host": host_id(), "children": entries}))
+        fresh.replace(self._data_dir / "children.json")
+
+    async def _end_leftovers(self) -> None:
+        """End what a killed run left behind: it dies by itself, but its ports are wanted now."""
+        try:
+            noted = json.loads((self._data_dir / "children.json").read_text())
+            pairs = [(int(pid), int(start)) for pid, start in noted["children"]]
+            here = noted["host"] == host_id()
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        living = [(pid, start) for pid, start in pairs if here and process_start(pid) == start]
+        await asyncio.gather(*(end_process(p, s, LEFTOVER_GRACE_S) for p, s in living))
+
+
+def restart_delay_s(crashes: int) -> float:
+    """Seconds before a restart: 50 ms for the first, doubling in a crash-loop up to 30 s."""
+    return min(LONGEST_RESTART_S, FIRST_RESTART_S * 2 ** min(max(crashes - 1, 0), 16))
+
+
+def _lock(path: Path, data_dir: Path) -> int:
+    """Hold *path* for this process's life; its descriptor."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 32).decode(errors="replace").strip()
+        os.close(handle)
+        raise SetupError(
+            f"another `unjam up` runs on {data_dir} (process {holder or 'unknown'})",
+            hint="Use that one, stop it first, or give this one another --data-dir.",
+        ) from None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle
