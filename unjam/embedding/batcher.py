@@ -27,6 +27,8 @@ TURNS_PER_BATCH = 4
 """Documents that wait take turns of a quarter of a request, so a huge one delays nobody much and
 small ones are not spread thin."""
 
+SHORTEST_TURN = 4
+
 ALONE_FRACTION = 4
 """A suspect's requests are this many times smaller, so that a death loses little."""
 
@@ -166,7 +168,7 @@ class Batcher:
 
     def _take(self) -> list[_Item]:
         size = self._size()
-        turn = max(1, size // TURNS_PER_BATCH)
+        turn = max(SHORTEST_TURN, size // TURNS_PER_BATCH)
         batch: list[_Item] = []
         tokens = 0
         while self._calls and len(batch) < size:

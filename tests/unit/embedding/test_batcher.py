@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from unjam.core.errors import DependencyDown, DocumentRejected
+from unjam.core.ports import Vectors
+from unjam.embedding.batcher import MAX_REQUEST_TOKENS, Batcher, isolate
+
+
+class Endpoint:
+    """Records requests; each may be held until ``release``."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.requests: list[list[str]] = []
+        self.kept: list[str] = []
+        self.arrived = asyncio.Condition()
+        self.gate = asyncio.Event()
+        self.refused: set[str] = set()
+        self.down: set[str] = set()
+        if not held:
+            self.gate.set()
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        async with self.arrived:
+            self.requests.append(list(texts))
+            self.arrived.notify_all()
+        await self.gate.wait()
+        if self.down & set(texts):
+            raise DependencyDown("away", code="embedding_down")
+        if self.refused & set(texts):
+            raise DocumentRejected("no", code="embedding_refused")
+        return np.array([vector(text) for text in texts])
+
+    async def keep(self, vectors: Mapping[str, Vectors]) -> None:
+        await asyncio.sleep(0)
+        self.kept.extend(vectors)
+
+    async def until(self, requests: int) -> None:
+        async with asyncio.timeout(5), self.arrived:
+            await self.arrived.wait_for(lambda: len(self.requests) >= requests)
+
+
+def vector(text: str) -> Vectors:
+    seed = sum(text.encode())
+    return np.array([seed, len(text)], np.float32)
+
+
+def make(endpoint: Endpoint, size: int = 4, in_flight: int = 2, linger_s: float = 0.01) -> Batcher:
+    return Batcher(
+        endpoint.embed,
+        endpoint.keep,
+        size=lambda: size,
+        in_flight=lambda: in_flight,
+        linger_s=linger_s,
+    )
+
+
+async def test_documents_that_come_together_share_requests():
+    endpoint = Endpoint()
+    batcher = make(endpoint, size=32)
+    answers = await asyncio.gather(*[batcher.embed([f"{d}a", f"{d}b"]) for d in range(50)])
+    assert [len(r) for r in endpoint.requests] == [32, 32, 32, 4]
+    for d, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer[f"{d}b"], vector(f"{d}b"))
+
+
+async def test_a_lone_text_does_not_wait_for_company():
+    endpoint = Endpoint()
+    batcher = make(endpoint, linger_s=3600)
+    async with asyncio.timeout(5):
+        await batcher.embed(["a"])
+
+
+async def test_a_request_that_is_not_full_lingers_while_others_fly():
+    endpoint = Endpoint(held=True)
+    batcher = make(endpoint, size=4, in_flight=3, linger_s=0.05)
+    first = asyncio.create_task(batcher.embed(["a"]))
+    await endpoint.until(1)
+    rest = [asyncio.create_task(batcher.embed([t])) for t in "bc"]
+    await endpoint.until(2)
+    assert endpoint.requests == [["a"], ["b", "c"]]
+    endpoint.gate.set()
+    await asyncio.gather(first, *rest)
+
+
+async def test_equal_texts_are_embedded_once_even_in_flight():
+    endpoint = Endpoint(held=True)
+    batcher = make(endpoint)
+    first = asyncio.create_task(batcher.embed(["same", "x"]))
+    await endpoint.until(1)
+    second = asyncio.create_task(batcher.embed(["same"]))
+    await asyncio.sleep(0.03)
+    endpoint.gate.set()
+    await asyncio.gather(first, second)
+    assert endpoint.requests == [["same", "x"]]
+
+
+async def test_never_more_in_flight_than_allowed():
+    endpoint = Endpoint(held=True)
+    batcher = make(endpoint, size=1, in_flight=2)
+    tasks = [asyncio.create_task(batcher.embed([str(n)])) for n in range(6)]
+    await endpoint.until(2)
+    await asyncio.sleep(0.03)
+    assert len(endpoint.requests) == 2
+    endpoint.gate.set()
+    await asyncio.gather(*tasks)
+    assert len(endpoint.requests) == 6
+
+
+async def test_vectors_are_kept_before_the_caller_has_them():
+    endpoint = Endpoint()
+    batcher = make(endpoint)
+    answer = await batcher.embed(["a", "b"])
+    assert sorted(endpoint.kept) == sorted(answer)
+
+
+async def test_one_refused_text_fails_alone():
+    endpoint = Endpoint()
+    endpoint.refused = {"bad"}
+    batcher = make(endpoint, size=8)
+    good, bad = await asyncio.gather(
+        batcher.embed(["a", "b", "c"]), batcher.embed(["d", "bad", "e"])
+    )
+    assert not any(isinstance(a, Exception) for a in good.values())
+    assert isinstance(bad.pop("bad"), DocumentRejected)
+    assert not any(isinstance(a, Exception) for a in bad.values())
+    assert "bad" not in endpoint.kept
+
+
+async def test_a_failing_request_fails_only_its_texts():
+    endpoint = Endpoint(held=True)
+    endpoint.down = {"a0"}
+    batcher = make(endpoint, size=2, in_flight=2)
+    tasks = [asyncio.create_task(batcher.embed([f"{n}0", f"{n}1"])) for n in "ab"]
+    await endpoint.until(2)
+    endpoint.gate.set()
+    failed, fine = await asyncio.gather(*tasks)
+    assert all(isinstance(a, DependencyDown) for a in failed.values())
+    assert not any(isinstance(a, Exception) for a in fine.values())
+
+
+async def test_after_a_failure_the_text_may_come_again():
+    endpoint = Endpoint()
+    endpoint.down = {"a"}
+    batcher = make(endpoint)
+    assert isinstance((await batcher.embed(["a"]))["a"], DependencyDown)
+    endpoint.down = set()
+    assert not isinstance((await batcher.embed(["a"]))["a"], Exception)
+
+
+async def test_a_cancelled_caller_does_not_cancel_the_others():
+    endpoint = Endpoint(held=True)
+    batcher = make(endpoint, size=8)
+    gone = asyncio.create_task(batcher.embed(["a", "shared"]))
+    stays = asyncio.create_task(batcher.embed(["b", "shared"]))
+    await endpoint.until(1)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    endpoint.gate.set()
+    assert set(await stays) == {"b", "shared"}
+    assert "a" in endpoint.kept  # it was paid for
+
+
+async def test_unsent_texts_of_a_cancelled_caller_are_not_sent():
+    endpoint = Endpoint(held=True)
+    batcher = make(endpoint, size=2, in_flight=1)
+    first = asyncio.create_task(batcher.embed(["a", "b"]))
+    await endpoint.until(1)
+    gone = asyncio.create_task(batcher.embed(["c", "d"]))
+    stays = asyncio.create_task(batcher.embed(["d", "e"]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    endpoint.gate.set()
+    await asyncio.gather(first, stays)
+    assert sorted(t for r in endpoint.requests for t in r) == ["a", "b", "d", "e"]
+
+
+async def test_a_huge_document_does_not_hold_up_a_small_one():
+    endpoint = Endpoint(held=True)
+    batcher = make(endpoint, size=8, in_flight=1)
+    huge = asyncio.create_task(batcher.embed([f"huge{n}" for n in range(400)]))
+    await endpoint.until(1)
+    small = asyncio.create_task(batcher.embed(["small"]))
+    await asyncio.sleep(0)
+    endpoint.gate.set()
+    await small
+    assert len(endpoint.requests) <= 4
+    await huge
+
+
+async def test_requests_are_bound_in_tokens():
+    endpoint = Endpoint()
+    batcher = make(endpoint, size=100)
+    long = [f"{n}" + "x" * MAX_REQUEST_TOKENS for n in range(7)]  # a third of the bound each
+    await batcher.embed(long)
+    assert [len(r) for r in endpoint.requests] == [2, 2, 2, 1]
+
+
+async def test_alone_shares_nothing_and_is_smaller():
+    endpoint = Endpoint()
+    batcher = make(endpoint, size=8)
+    alone, shared = await asyncio.gather(
+        batcher.embed_alone(["p", "q", "r"]), batcher.embed(["a", "b"])
+    )
+    assert sorted(endpoint.requests) == [["a", "b"], ["p", "q"], ["r"]]
+    assert set(alone) == {"p", "q", "r"}
+    assert set(shared) == {"a", "b"}
+
+
+async def test_closing_answers_everybody():
+    endpoint = Endpoint(held=True)
+    batcher = make(endpoint, size=1, in_flight=1)
+    tasks = [asyncio.create_task(batcher.embed([t])) for t in "ab"]
+    await endpoint.until(1)
+    await batcher.close()
+    async with asyncio.timeout(5):
+        for task in tasks:
+            (answer,) = (await task).values()
+            assert isinstance(answer, DependencyDown)
+
+
+@pytest.mark.parametrize("refused", [{0}, {5}, {2, 3}, set(range(9)), set()])
+async def test_isolating_finds_exactly_the_refused(refused: set[int]):
+    endpoint = Endpoint()
+    texts = [f"t{n}" for n in range(9)]
+    endpoint.refused = {texts[n] for n in refused}
+    answers = await isolate(endpoint.embed, texts)
+    assert {n for n, a in enumerate(answers) if isinstance(a, DocumentRejected)} == refused
