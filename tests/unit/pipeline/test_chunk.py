@@ -113,7 +113,7 @@ def test_small_sections_share_a_chunk_and_headings_are_not_left_behind(
     sections: list[Section] = []
     for n in range(30):
         sections.append(Section(f"Topic {n}\n\n", section=f"Topic {n}", kind="heading"))
-        sections.append(Section(f"It is about number {n}. " * 4 + "\n\n", section=f"Topic {n}"))
+        sections.append(Section(f"It is about number {n}. " + "\n\n", section=f"Topic {n}"))
     chunks = list(chunk_sections(sections, counter, 128, 16))
     assert 5 < len(chunks) < 15
     for chunk in chunks:
