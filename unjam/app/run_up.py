@@ -29,13 +29,20 @@ Say = Callable[[str], None]
 class UpOptions:
     """Ports may be 0 for any free one."""
 
-    workers: int = 2
-    host: str = "127.0.0.1"
-    port: int = 8002
-    dashboard_port: int = 9181
+    workers: int
+    host: str
+    port: int
+    dashboard_port: int
 
 
-def main(settings: Settings, options: UpOptions | None = None) -> int:
+def main(
+    settings: Settings,
+    *,
+    workers: int = 2,
+    host: str = "127.0.0.1",
+    port: int = 8002,
+    dashboard_port: int = 9181,
+) -> int:
     """Blocks until everything has stopped in order; 0.
 
     Raises:
@@ -43,7 +50,7 @@ def main(settings: Settings, options: UpOptions | None = None) -> int:
             not come up.
     """
     configure_logging(settings, process="up")
-    return asyncio.run(_main(settings, options or UpOptions()))
+    return asyncio.run(_main(settings, UpOptions(workers, host, port, dashboard_port)))
 
 
 async def _main(settings: Settings, options: UpOptions) -> int:
