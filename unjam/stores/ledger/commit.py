@@ -28,7 +28,9 @@ from unjam.stores.ledger.tx import Tx
 
 T = TypeVar("T")
 GROUP = 200
-"""Operations a group may hold: it must stay short, since heartbeats stand in the same line."""
+TURN_S = 0.02
+"""A group should be over in this time, since other processes' heartbeats stand in line behind
+it: the number of operations in one (8 to GROUP) follows what they took of late."""
 PATIENCE_S = 30.0
 """An operation that has not begun by then fails: somebody sits in the gate."""
 _RUNS = 6  # tries of one group when PostgreSQL reports deadlocks
@@ -142,8 +144,10 @@ class Committer:
         self._writer = writer
         self._pid = os.getpid()
         self._line: deque[Op[Any]] = deque()
+        self._op_s = TURN_S / GROUP
         self._wake = threading.Condition()
         self._closing = False
+        self._began = 0.0
         self._thread = threading.Thread(target=self._work, name="ledger-commit", daemon=True)
         self._thread.start()
 
@@ -186,17 +190,23 @@ class Committer:
                 if not self._line:
                     return
             taken: list[Op[Any]] = []
+            self._began = time.perf_counter()
             try:
                 self._writer.run(lambda: self._take(taken))  # noqa: B023 - called at once
             except BaseException as error:  # the gate's folder is gone, or the like
                 trouble = as_down(error) or error
                 for op in taken or self._take(taken):
                     op.settle(None, trouble)
+            if taken:
+                took_s = (time.perf_counter() - self._began) / len(taken)
+                self._op_s += (took_s - self._op_s) * 0.2
             _resolve(taken)
 
     def _take(self, taken: list[Op[Any]]) -> list[Op[Any]]:
+        self._began = time.perf_counter()  # the turn begins
+        most = max(8, min(GROUP, int(TURN_S / self._op_s)))
         with self._wake:
-            while self._line and len(taken) < GROUP:
+            while self._line and len(taken) < most:
                 op = self._line.popleft()
                 # Nobody waits for a cancelled one any more, so it does not happen.
                 if op.future is not None and not op.future.cancelled():

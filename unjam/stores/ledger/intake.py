@@ -16,7 +16,6 @@ from unjam.stores.ledger.row import Row
 from unjam.stores.ledger.tx import Tx
 
 _Found = dict[tuple[str, str], list[Row]]
-_d = schema.documents
 FRESH = {
     "errors": 0,
     "deaths": 0,
@@ -37,12 +36,9 @@ def accept(tx: Tx, submissions: Sequence[Submission]) -> list[Accepted]:
     found = _copies(tx, submissions)
     answers = [_accept_one(tx, s, found) for s in submissions]
     _keep_keys(tx, list(zip(submissions, answers, strict=True)))
-    linked = {
-        s.content_hash: s.size_bytes
-        for s, a in zip(submissions, answers, strict=True)
-        if a.kind in (AcceptKind.CREATED, AcceptKind.REVIVED, AcceptKind.DUPLICATE)
-    }
-    link_blobs(tx, linked)
+    for s, a in zip(submissions, answers, strict=True):
+        if a.kind in (AcceptKind.CREATED, AcceptKind.REVIVED, AcceptKind.DUPLICATE):
+            tx.link(s.content_hash, s.size_bytes)
     return answers
 
 
@@ -57,14 +53,11 @@ def _copies(tx: Tx, submissions: Sequence[Submission]) -> _Found:
     by_user: dict[str, list[str]] = {}
     for s in submissions:
         by_user.setdefault(s.user_id, []).append(s.content_hash)
-    found: _Found = {}
-    for user_id, hashes in by_user.items():
-        query = sa.select(_d.c.id).where(
-            _d.c.user_id == user_id, _d.c.content_hash.in_(hashes), _d.c.shown == 1
-        )
-        for row in tx.ids(query.order_by(_d.c.id)):
-            found.setdefault((user_id, row.content_hash), []).append(row)
-    return found
+    return {
+        (user_id, content_hash): rows
+        for user_id, hashes in by_user.items()
+        for content_hash, rows in tx.copies(user_id, hashes).items()
+    }
 
 
 def _accept_one(tx: Tx, s: Submission, found: _Found) -> Accepted:
@@ -129,14 +122,7 @@ def _keep_name(tx: Tx, row: Row, s: Submission) -> None:
     """Further names and metadata stay with the document."""
     if s.filename == row.filename and (not s.metadata or _json(s) == row.metadata):
         return
-    tx.flush()
-    name = {
-        "document_id": row.id,
-        "filename": s.filename,
-        "metadata": _json(s),
-        "at": tx.now,
-    }
-    tx.upsert(schema.names, [name], update=("metadata",))
+    tx.name(row, s.filename, _json(s))
 
 
 def _create(tx: Tx, s: Submission) -> Row:
@@ -187,16 +173,6 @@ def begin_generation(tx: Tx, row: Row, s: Submission, kind: EventKind, why: str)
         tx.unlink(old)
 
 
-def link_blobs(tx: Tx, sizes: dict[str, int]) -> None:
-    """These blobs are referenced (again)."""
-    if sizes:
-        rows = [
-            {"content_hash": h, "size_bytes": n, "unreferenced_since": None}
-            for h, n in sorted(sizes.items())
-        ]
-        tx.upsert(schema.blobs, rows, update=("unreferenced_since",))
-
-
 def replace(tx: Tx, document_id: str, s: Submission) -> Accepted:
     """A new generation with new bytes; what is visible stays so until the flip."""
     row = tx.need(document_id)
@@ -215,7 +191,7 @@ def replace(tx: Tx, document_id: str, s: Submission) -> Accepted:
         begin_generation(tx, row, s, EventKind.UPDATED, "replaced")
         tx.change(row, filename=s.filename, metadata=_json(s))
         answer = Accepted(AcceptKind.CREATED, row.id, row.enqueue_seq)
-    link_blobs(tx, {s.content_hash: s.size_bytes})
+    tx.link(s.content_hash, s.size_bytes)
     _keep_keys(tx, [(s, answer)])
     return answer
 

@@ -52,7 +52,11 @@ class Tx:
         self._generations: list[dict[str, Any]] = []
         self._flips: list[dict[str, Any]] = []
         self._cleanups: list[dict[str, Any]] = []
+        self._names: dict[tuple[str, str], dict[str, Any]] = {}
+        self._linked: dict[str, int] = {}
         self._loose: set[str] = set()
+        self._kept_pins: set[str] = set()
+        self._contents: dict[tuple[str, str], list[Row]] = {}
 
     # -- documents ---------------------------------------------------------------------------
     def load(self, ids: Iterable[str]) -> None:
@@ -77,10 +81,31 @@ class Tx:
             raise NotFound(f"there is no document {document_id}")
         return row
 
+    def copies(self, user_id: str, hashes: Sequence[str]) -> dict[str, list[Row]]:
+        """Content hash → this user's documents with these bytes, deleted ones left out.
+
+        Asks the database without a flush, and adds what this transaction made itself: uploads
+        that share a group cost one query each.
+        """
+        query = sa.select(_d.c.id).where(
+            _d.c.user_id == user_id, _d.c.content_hash.in_(hashes), _d.c.shown == 1
+        )
+        ids = [record[0] for record in self.conn.execute(query.order_by(_d.c.id))]
+        self.load(ids)
+        rows = {i: self._rows[i] for i in ids}
+        found: dict[str, list[Row]] = {}
+        for content_hash in dict.fromkeys(hashes):
+            rows.update({r.id: r for r in self._contents.get((user_id, content_hash), ())})
+        for row in rows.values():
+            if row is not None and row.shown:
+                found.setdefault(row.content_hash, []).append(row)
+        return found
+
     def add(self, row: Row) -> None:
         self.changes += 1
         self._rows[row.id] = row
         self._new[row.id] = row
+        self._contents.setdefault((row.user_id, row.content_hash), []).append(row)
 
     def accepted(self, row: Row) -> None:
         """The row's id joins the append-only acceptances, which the equation counts."""
@@ -112,6 +137,8 @@ class Tx:
         self.changes += 1
         for name, value in values.items():
             setattr(row, name, value)
+        if "content_hash" in values:
+            self._contents.setdefault((row.user_id, row.content_hash), []).append(row)
         if row.id in self._new:
             return
         self._hot[row.id] = row
@@ -202,7 +229,25 @@ class Tx:
             self._pins[pin_id] = Pin.from_json(self.conn.execute(query).scalar_one())
         return self._pins[pin_id]
 
+    def name(self, row: Row, filename: str, metadata: str) -> None:
+        """Its bytes arrived under a further name, or with other metadata."""
+        self.changes += 1
+        self._names[row.id, filename] = {
+            "document_id": row.id,
+            "filename": filename,
+            "metadata": metadata,
+            "at": self.now,
+        }
+
+    def link(self, content_hash: str, size_bytes: int) -> None:
+        """The blob is referenced (again)."""
+        self.changes += 1
+        self._linked[content_hash] = size_bytes
+
     def keep_pin(self, pin: Pin) -> None:
+        if pin.id in self._kept_pins:
+            return
+        self._kept_pins.add(pin.id)
         self.upsert(
             schema.pins,
             [{"id": pin.id, "fingerprint_id": pin.fingerprint.id, "json": pin.to_json()}],
@@ -249,6 +294,9 @@ class Tx:
                 self.conn.execute(_update, values)
         self._hot.clear()
         self._cold.clear()
+        if self._names:
+            self.upsert(schema.names, list(self._names.values()), update=("metadata",))
+            self._names.clear()
 
     def finish(self) -> None:
         """Write all that is left; the caller commits."""
@@ -261,6 +309,12 @@ class Tx:
             self.conn.execute(_flip_generation, self._flips)
         if self._cleanups:
             self.conn.execute(sa.insert(schema.cleanups), self._cleanups)
+        if self._linked:
+            rows = [
+                {"content_hash": h, "size_bytes": n, "unreferenced_since": None}
+                for h, n in sorted(self._linked.items())
+            ]
+            self.upsert(schema.blobs, rows, update=("unreferenced_since",))
         for content_hash in sorted(self._loose):
             self._mark_unreferenced(content_hash)
         if self._events or self._counts:
