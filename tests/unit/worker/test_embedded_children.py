@@ -63,6 +63,7 @@ async def test_title_and_virtual_environment(tmp_path: Path, module) -> None:  #
     log = tmp_path / "log"
     title = "rq worker rag_processing (unjam 1)"
     child = spawn("w", Command.python(name, ["--a", "b c"], title=title, env=env), log)
+    until(lambda: cmdline(child.pid))  # the kernel shows nothing for the moment of the exec
     assert title in cmdline(child.pid), "pkill -f must meet it from the first moment"
     until(lambda: log.read_text().endswith("\n"))
     assert cmdline(child.pid) == title
@@ -106,19 +107,13 @@ async def test_grandchildren_go_with_their_group(tmp_path: Path) -> None:
     until(lambda: process_start(pid) is None)
 
 
-@pytest.mark.parametrize("kind", ["foreign", "python", "deaf"])
+@pytest.mark.parametrize("kind", ["foreign", "python"])
 def test_no_child_outlives_its_parent(tmp_path: Path, kind: str) -> None:
-    """A kill -9 of the parent ends all kinds of children, the one that ignores SIGTERM too."""
-    (tmp_path / "little_child.py").write_text(
-        "import signal, time\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "print('ready', flush=True)\ntime.sleep(60)\n"
-    )
+    """A kill -9 of the parent ends both kinds of children."""
     command = {
         "foreign": "Command.foreign('/bin/sleep', ['60'])",
         "python": "Command.python('timeit', ['-n1', '-r1', 'import time; time.sleep(60)'],"
         " title='t')",
-        "deaf": "Command.python('little_child', title='deaf')",
     }[kind]
     script = (
         "import sys, time\nfrom pathlib import Path\n"
@@ -131,15 +126,10 @@ def test_no_child_outlives_its_parent(tmp_path: Path, kind: str) -> None:
         assert top.stdout is not None
         pid = int(top.stdout.readline())
         start = process_start(pid)
-        if kind == "deaf":
-            until(lambda: "ready" in (tmp_path / "log").read_text())
-        else:
-            until(lambda: "shim" not in cmdline(pid) and "prctl" not in cmdline(pid))
+        until(lambda: "prctl" not in cmdline(pid) and cmdline(pid) not in ("", " "))
         top.kill()
         top.wait()
-    began = time.monotonic()
-    until(lambda: process_start(pid) != start, 10.0)
-    assert kind == "deaf" or time.monotonic() - began < 3.0
+    until(lambda: process_start(pid) != start, 3.0)
 
 
 async def test_only_the_main_thread_spawns() -> None:
