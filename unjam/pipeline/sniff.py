@@ -157,8 +157,8 @@ def _as_text(head: bytes) -> str | None:
         return head[: len(head) & ~1].decode("utf-16", "replace")
     if head.startswith(b"\xef\xbb\xbf"):
         return head[3:].decode("utf-8", "replace")
-    if b"\x00" in head:
-        return _bare_utf16(head)
+    if b"\x00" in head and (wide := bare_utf16(head)):
+        return head[: len(head) & ~1].decode(wide, "replace")
     controls = sum(head.count(byte) for byte in range(32) if byte not in (9, 10, 12, 13, 27))
     if controls * 200 > len(head):  # more than 0.5 %: no text has that
         return None
@@ -171,15 +171,20 @@ def _as_text(head: bytes) -> str | None:
     return head.decode("latin-1")
 
 
-def _bare_utf16(head: bytes) -> str | None:
-    """UTF-16 without a mark: nearly all NULs on one side, of which ASCII text has many."""
+def bare_utf16(head: bytes) -> str | None:
+    """The byte order of UTF-16 without a mark, or None when it is something else.
+
+    Its spaces and ASCII letters put a NUL into at least one byte of twenty, nearly all at odd or
+    nearly all at even places, and what comes out has no control characters.
+    """
     even, odd = head[0::2].count(0), head[1::2].count(0)
     few, many = sorted((even, odd))
-    if many < len(head) // 20 or few * 20 > many:
+    if many * 20 < len(head) or few * 20 > many:
         return None
-    text = head[: len(head) & ~1].decode("utf-16-be" if even > odd else "utf-16-le", "replace")
+    name = "utf-16-be" if even > odd else "utf-16-le"
+    text = head[: len(head) & ~1].decode(name, "replace")
     strange = sum(1 for char in text if (char < " " and char not in "\t\n\r\f") or char == "\ufffd")
-    return text if strange * 100 <= len(text) else None
+    return name if strange * 100 <= len(text) else None
 
 
 def _text_kind(text: str, filename: str) -> str:

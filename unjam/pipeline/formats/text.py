@@ -10,6 +10,7 @@ from pathlib import Path
 from unjam.core.errors import DocumentRejected
 from unjam.pipeline.sanitise import safe_cut
 from unjam.pipeline.sections import BLOCK_CHARS, HeadingPath, Section
+from unjam.pipeline.sniff import bare_utf16
 
 _READ_BYTES = 1 << 20
 _BOMS = (
@@ -35,9 +36,8 @@ def detect_encoding(path: Path) -> str:
     for mark, name in _BOMS:
         if head.startswith(mark):
             return name
-    if b"\x00" in head:
-        even, odd = head[0::2].count(0), head[1::2].count(0)
-        return "utf-16-be" if even > odd else "utf-16-le"
+    if b"\x00" in head and (wide := bare_utf16(head[:65_536])):
+        return wide
     if _decodes(path, "utf-8"):
         return "utf-8"
     if _decodes(path, "cp949") and _mostly_hangul(head.decode("cp949", "ignore")):
