@@ -1,0 +1,156 @@
+"""Words that only the generated pages need: Korean for what the code says in English.
+
+``scripts/docs.py`` fails on anything that lacks its Korean, and so does the test suite.
+"""
+
+from __future__ import annotations
+
+SETTINGS_KO: dict[str, str] = {
+    "RAG_EMBEDDING_BATCH_SIZE": "요청 한 번에 보내는 텍스트 수",
+    "RAG_EMBEDDING_CONCURRENCY": "프로세스당 동시에 진행하는 요청 수",
+    "RAG_EMBEDDING_RATE_LIMIT": "키 그룹별 분당 요청 수(모든 프로세스와 호스트 합산)",
+    "RAG_EMBEDDING_TOKENS_PER_MINUTE": "키 그룹별 분당 토큰 수(합산). 0이면 제한 없음",
+    "RAG_EMBEDDING_DELAY_MS": "한 프로세스의 요청 사이 최소 간격(ms)",
+    "OPENAI_API_KEY": "OpenAI 호환 엔드포인트의 키",
+    "OPENAI_API_KEYS": "쉼표로 구분한 여러 키. 각각 `key` 또는 `group:key` 형식이며, 그룹이 없는 "
+    "키는 한도를 함께 씁니다",
+    "USE_API_KEY_ROTATION": "요청을 OPENAI_API_KEYS에 나누어 보냅니다",
+    "OPENAI_BASE_URL": "OpenAI 호환 엔드포인트 주소",
+    "RAG_EMBEDDING_MODEL": "모델 이름. 비우면 키가 없을 때 multilingual-e5-small, 있을 때 "
+    "text-embedding-3-small",
+    "RAG_MAX_CHUNK_SIZE": "사용 중인 모델의 토큰 수이며 모델 한도를 넘지 않습니다. 비우면 1024, 로컬 "
+    "모델은 256. 새 세대에만 적용됩니다",
+    "RAG_CHUNK_OVERLAP": "토큰 수. 비우면 128, 로컬 모델은 32. 새 세대에만 적용됩니다",
+    "RAG_MAX_CONCURRENT_JOBS": "시스템 전체에서 동시에 처리하는 문서 수",
+    "RAG_WORKER_MEMORY_MB": "MiB. 파싱 자식 프로세스의 상한이자 메모리 압박 대응의 기준. 비우면 호스트 "
+    "메모리의 4분의 1, 최대 2048",
+    "RAG_LARGE_DOCUMENT_MB": "이 크기(MiB)부터 문서가 rag_large_docs로 갑니다",
+    "RAG_MAX_UPLOAD_MB": "업로드 최대 크기(MiB). 넘으면 413",
+    "RAG_TYPE_QUEUES": "파일 종류별 레인. 예: `pdf=rag_pdf,docx=rag_office`",
+    "RAG_REDIS_URL": "비우면 내장 Valkey(포트 6379, db 5)",
+    "RAG_CHROMA_URL": "비우면 내장 Chroma 서버(포트 8000)",
+    "RAG_DATABASE_URL": "원장. 비우면 데이터 폴더의 SQLite, 여러 호스트에서는 postgresql://…",
+    "RAG_STORAGE_URL": "원본 저장소. 비우면 데이터 폴더 안의 폴더",
+    "RAG_DATA_DIR": "모든 데이터를 담는 폴더 하나",
+    "RAG_LOG_DIR": "비우면 데이터 폴더의 `logs`",
+    "RAG_EMBEDDING_CACHE_MB": "임베딩 캐시의 상한(MiB)",
+    "ADMIN_TOKEN": "운영자 토큰. 비우면 `<data>/admin-token`에 생성됩니다",
+    "RAG_API_TOKEN": "공개 API의 토큰. 비우면 루프백에서는 토큰 없이 열려 있습니다",
+    "RAG_ALLOWED_HOSTS": "서버를 부를 수 있는 추가 호스트 이름(쉼표 구분)",
+    "SLACK_WEBHOOK_URL": "장애 상태가 바뀔 때마다 메시지 한 건",
+    "RAG_WEBHOOK_URL": "서명된 문서·장애 이벤트",
+    "RAG_REDIS_REPAIR": "워치독이 외부 Redis를 `noeviction`으로 되돌리도록 허용합니다",
+    "RAG_TIMEZONE": "통계에 쓰는 IANA 시간대 이름. 비우면 호스트의 시간대",
+    "RAG_LANG": "`en` 또는 `ko`",
+    "RAG_LOG_FORMAT": "`text` 또는 `json`",
+}
+
+UNITS_KO: dict[str, str] = {
+    "texts per request": "요청당 텍스트 수",
+    "requests in flight per process": "프로세스당 진행 중인 요청 수",
+    "requests per minute and key group": "키 그룹별 분당 요청 수",
+    "tokens per minute; 0 = none": "분당 토큰 수, 0이면 제한 없음",
+    "ms between requests of a process": "한 프로세스의 요청 간격(ms)",
+    "tokens; new generations only": "토큰, 새 세대에만 적용",
+    "documents in flight, whole system": "시스템 전체의 처리 중 문서 수",
+}
+
+# Codes that are raised outside the HTTP API, or by a class of core/errors.py as its default:
+# code → (what, what to do, what in Korean, what to do in Korean).
+CODES: dict[str, tuple[str, str, str, str]] = {
+    "error": (
+        "An error without a code of its own",
+        "Read the detail.",
+        "별도 코드가 없는 오류",
+        "상세 내용을 확인하세요.",
+    ),
+    "dependency_down": (
+        "Redis, Chroma, the embedding endpoint, the originals' folder or the ledger is away",
+        "Documents wait and go on by themselves; the code of the waiting reason says which.",
+        "Redis, Chroma, 임베딩 엔드포인트, 원본 폴더, 원장 중 하나가 응답하지 않음",
+        "문서는 대기하다가 자동으로 재개됩니다. 대기 사유 코드가 어느 것인지 알려 줍니다.",
+    ),
+    "unparseable": (
+        "The bytes cannot become text",
+        "The reason in the document's record says why and what to do.",
+        "파일에서 텍스트를 얻을 수 없음",
+        "문서 기록의 사유에 원인과 조치가 있습니다.",
+    ),
+    "lease_lost": (
+        "Another worker owns the document now",
+        "Nothing to do: the slower one stops without side effects.",
+        "이제 다른 워커가 문서를 맡고 있음",
+        "할 일은 없습니다. 늦은 쪽이 부작용 없이 멈춥니다.",
+    ),
+    "setup": (
+        "The installation or its settings cannot work as they are",
+        "The hint names the setting.",
+        "설치 상태나 설정이 그대로는 동작할 수 없음",
+        "힌트에 해당 설정이 나옵니다.",
+    ),
+    "ledger_newer": (
+        "The ledger was written by a newer unjam",
+        "Install that version or a newer one, or point RAG_DATA_DIR elsewhere.",
+        "더 새로운 버전의 unjam이 만든 원장임",
+        "같거나 더 새로운 버전을 설치하거나 RAG_DATA_DIR을 다른 곳으로 지정하세요.",
+    ),
+    "port_taken": (
+        "A port that must be ours is taken",
+        "Choose another port with the option named, or stop what listens there.",
+        "필요한 포트가 이미 사용 중임",
+        "안내된 옵션으로 다른 포트를 고르거나 그 포트를 쓰는 프로그램을 종료하세요.",
+    ),
+    "tokens_needed": (
+        "Listening beyond this machine needs tokens",
+        "Set RAG_API_TOKEN and ADMIN_TOKEN to long random values.",
+        "이 머신 밖에서 접근하게 하려면 토큰이 필요함",
+        "RAG_API_TOKEN과 ADMIN_TOKEN을 길고 무작위인 값으로 설정하세요.",
+    ),
+    "api_down": (
+        "No server answers at the client's address",
+        "Start one with `unjam up`, or give the right URL.",
+        "클라이언트가 부르는 주소에 서버가 없음",
+        "`unjam up`으로 시작하거나 올바른 URL을 지정하세요.",
+    ),
+    "bad_url": (
+        "The client's address is no URL, or no unjam server stands there",
+        "Give the address that `unjam up` prints.",
+        "클라이언트 주소가 URL이 아니거나 unjam 서버가 아님",
+        "`unjam up`이 출력한 주소를 지정하세요.",
+    ),
+    "wait_timeout": (
+        "The document was not done within the time given",
+        "It goes on all the same; wait longer or look at it with `unjam show`.",
+        "주어진 시간 안에 문서가 끝나지 않음",
+        "처리는 계속됩니다. 더 기다리거나 `unjam show`로 확인하세요.",
+    ),
+    "unreadable_file": (
+        "A local file cannot be read",
+        "Check its path and permissions.",
+        "로컬 파일을 읽을 수 없음",
+        "경로와 권한을 확인하세요.",
+    ),
+}
+
+# HTTP operations by operation id.
+HTTP_KO: dict[str, str] = {
+    "add_documents": "문서를 하나 또는 여러 개 업로드합니다",
+    "replace_document": "문서의 내용을 새 세대로 바꿉니다",
+    "list_documents": "문서를 최신순으로 나열합니다",
+    "show_document": "문서 한 건을 보여 줍니다",
+    "document_events": "문서의 이벤트를 실시간(SSE)으로 보냅니다",
+    "document_chunks": "검색에 쓰이는 청크를 나열합니다",
+    "cancel_document": "문서 처리를 취소합니다",
+    "retry_document": "문서를 다시 처리합니다",
+    "delete_document": "문서를 삭제합니다",
+    "search": "검색합니다",
+    "ledger_equation": "원장 등식을 보여 줍니다",
+    "queues": "레인과 길이",
+    "workers": "문서를 맡거나 감시하는 프로세스",
+    "dead_letters": "데드레터(최신순)",
+    "healthz": "프로세스가 응답하는지",
+    "readyz": "문서를 받아 처리할 수 있는지",
+    "metrics": "Prometheus 메트릭",
+    "openapi": "OpenAPI 문서",
+    "docs": "API 문서 페이지",
+}
