@@ -51,7 +51,7 @@ class Told:
 
     async def until(self, condition: Callable[[], bool], deadline_s: float = 20.0) -> None:
         async with asyncio.timeout(deadline_s):
-            while not condition():  # noqa: ASYNC110
+            while not condition():
                 self._news.clear()
                 await self._news.wait()
 
