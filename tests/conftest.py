@@ -6,5 +6,6 @@ pytest_plugins = [
     "tests.fixtures.chroma",
     "tests.fixtures.openai",
     "tests.fixtures.stack",
+    "tests.fixtures.web",
     "tests.fixtures.noskip",
 ]

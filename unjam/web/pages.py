@@ -5,16 +5,14 @@ Nothing here loads anything from elsewhere; the content security policy says so 
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from functools import cache
 from importlib import resources
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from unjam.core.errors import NotFound
+from unjam.observe.metrics import render_metrics
 from unjam.web.admin import queue_list, worker_list
 from unjam.web.health import readiness
 from unjam.web.house import house_of, language_of
@@ -73,10 +71,8 @@ async def docs() -> Response:
 @api_router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Prometheus' text format, from the one collector."""
-    module: Any = importlib.import_module("unjam.observe.metrics")
-    text = module.render_metrics(house_of(request))
-    if inspect.isawaitable(text):
-        text = await text
+    house = house_of(request)
+    text = await render_metrics(house.ledger, house.queue)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -43,6 +43,12 @@ class Word:
 
 
 PROBLEMS: Mapping[str, Word] = {
+    "malformed_body": Word(
+        "The body cannot be read",
+        "Send multipart/form-data as RFC 7578 has it; curl -F does.",
+        "본문을 읽을 수 없습니다",
+        "RFC 7578 형식의 multipart/form-data로 보내세요. curl -F가 그렇게 합니다.",
+    ),
     "bad_request": Word(
         "The request cannot be understood",
         "Compare it with /docs.",
@@ -157,9 +163,9 @@ PROBLEMS: Mapping[str, Word] = {
     ),
     "internal": Word(
         "Something unexpected happened here",
-        "The server's log has the details; `unjam doctor` checks the installation.",
+        "The server's log, api.log, has the details.",
         "서버에서 예기치 못한 일이 일어났습니다",
-        "자세한 내용은 서버 로그에 있습니다. `unjam doctor`로 점검하세요.",
+        "자세한 내용은 서버 로그(api.log)에 있습니다.",
     ),
 }
 
@@ -176,7 +182,7 @@ def status_of(error: UnjamError) -> int:
     return 500
 
 
-_STATUS_BY_CODE = {"bad_request": 400, "unsupported_media_type": 415}
+_STATUS_BY_CODE = {"malformed_body": 400, "unsupported_media_type": 415}
 _STATUSES: tuple[tuple[type[UnjamError], int], ...] = (
     (NotFound, 404),
     (Conflict, 409),
@@ -235,6 +241,7 @@ def problem_of(error: UnjamError, lang: str) -> Response:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     status = status_of(error)
     code = error.code if status != 500 else "internal"
+    code = "invalid" if code == UsageError.code else code  # raised without a code of its own
     known = code in PROBLEMS or code in REASONS
     return problem(
         status, code, error.detail, lang, hint="" if known else error.hint, headers=headers

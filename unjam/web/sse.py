@@ -65,7 +65,7 @@ class Tail:
         while self._listeners:
             try:
                 if after is None:
-                    after = await newest_seq(self._ledger)
+                    after = await self._ledger.last_event()
                 events = await self._ledger.events(None, after=after, limit=_PAGE)
             except NotNow:
                 await asyncio.sleep(LOOK_S)
@@ -76,24 +76,6 @@ class Tail:
                     wake.set()
             if len(events) < _PAGE:
                 await asyncio.sleep(TAIL_S)
-
-
-async def newest_seq(ledger: Ledger) -> int:
-    """The number of the newest event, found by bisection: about forty indexed look-ups."""
-
-    async def beyond(seq: int) -> bool:
-        return bool(await ledger.events(None, after=seq, limit=1))
-
-    low, high = 0, 1024
-    while await beyond(high):
-        low, high = high, high * 8
-    while low < high:
-        middle = (low + high) // 2
-        if await beyond(middle):
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 class Stream:

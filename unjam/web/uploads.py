@@ -76,8 +76,12 @@ def _boundary(content_type: str) -> bytes:
             code="unsupported_media_type",
         )
     if not boundary:
-        raise UsageError("the multipart body names no boundary")
+        raise _malformed("the multipart body names no boundary")
     return boundary
+
+
+def _malformed(detail: str) -> UsageError:
+    return UsageError(detail, code="malformed_body")
 
 
 def _announced(header: str | None) -> int | None:
@@ -108,20 +112,20 @@ class _Parts:
                 },
             )
         except (FormParserError, ValueError) as error:
-            raise UsageError(f"the multipart boundary is unfit: {error}") from None
+            raise _malformed(f"the multipart boundary is unfit: {error}") from None
 
     def feed(self, block: bytes) -> list[_Action]:
         if block:
             try:
                 self._parser.write(block)
             except FormParserError as error:
-                raise UsageError(f"the multipart body is malformed: {error}") from None
+                raise _malformed(f"the multipart body is malformed: {error}") from None
         actions, self._actions = self._actions, []
         return actions
 
     def finish(self) -> None:
         if not self._ended:
-            raise UsageError("the multipart body ended before its closing boundary")
+            raise _malformed("the multipart body ended before its closing boundary")
 
     def _on_part_begin(self) -> None:
         self._disposition = self._header = self._value = b""
