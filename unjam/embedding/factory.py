@@ -12,6 +12,7 @@ from unjam.embedding.fingerprint import LOCAL_TOKENIZER, clean_endpoint, is_loca
 from unjam.embedding.governor import Governor, Knobs, Lane, Limiter
 from unjam.embedding.keys import KeyPool
 from unjam.embedding.service import EmbeddingService
+from unjam.embedding.shared_limiter import SharedLimiter
 from unjam.settings import Settings
 
 
@@ -25,8 +26,11 @@ def build_embedder(
 ) -> EmbeddingService:
     """The service of one process. *knobs* gives the live values; *cache* is closed with it.
 
-    *limiter*: None counts in this process alone. *model_cache*: where the local model is built.
+    *limiter*: None counts in Redis where one is set, else in this process alone. *model_cache*:
+    where the local model is built.
     """
+    if limiter is None and settings.redis_url:
+        limiter = SharedLimiter(settings.redis_url)
     governor = Governor(knobs, limiter)
     return EmbeddingService(cache, ConfiguredProviders(settings, governor, model_cache), knobs)
 

@@ -40,11 +40,12 @@ def read_vectors(content: bytes, count: int) -> Vectors:
         raise Malformed(f"{len(by_index)} vectors for {count} texts")
     if len({len(vector) for vector in by_index.values()}) != 1:
         raise Malformed("vectors of different length")
-    vectors = np.stack([by_index[i] for i in range(count)])
+    vectors = np.stack([by_index[i] for i in range(count)]).astype(np.float32, copy=False)
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     if not np.isfinite(norms).all() or (norms == 0).any():
         raise Malformed("a vector is not finite, or zero")
-    return (vectors / norms[:, None]).astype(np.float32)
+    vectors /= norms[:, None].astype(np.float32)
+    return vectors
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
