@@ -145,7 +145,7 @@ def presented_token(headers: Headers) -> str:
     """The bearer token, or the password of Basic (so that a browser can ask for it)."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return value.strip()
+        return value.strip().encode("latin-1").decode("utf-8", "replace")
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value).decode().partition(":")[2]
