@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html as entities
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,14 @@ _BLOCKS = frozenset((
     "dl", "dt", "dd", "blockquote", "figure", "figcaption", "address", "hr", "tr", "body",
     "details", "summary", "fieldset", "caption",
 ))  # fmt: skip
+_MAX_DEPTH = 2_000
+"""Browsers stop nesting at 512. lexbor needs time with the square of the depth: 60 s at 200,000."""
+_NESTING = re.compile(
+    r"<(/?)(?!(?:p|li|dt|dd|td|th|tr|br|hr|img|input|meta|link|col|wbr|area|base|source|track|option"
+    r"|embed|param)\b)[a-z][^<>]*?(/?)>",
+    re.IGNORECASE,
+)
+_HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
@@ -52,6 +61,10 @@ def html_sections(
     text: str, page: int | None = None, path: HeadingPath | None = None
 ) -> Iterator[Section]:
     """The sections of a page; *path* carries headings on from the page before."""
+    if _nests_absurdly(text):
+        bare = entities.unescape(re.sub(r"<[^<>]*>", " ", _HIDDEN.sub(" ", text)))
+        yield Section(re.sub(r"[ \t]+", " ", bare).strip() + "\n\n", page)
+        return
     tree = LexborHTMLParser(text)
     title = tree.css_first("title")
     walk = _Walk(page, path or HeadingPath())
@@ -60,6 +73,21 @@ def html_sections(
         yield Section(f"{name}\n\n", page, walk.path.path, "heading")
     if tree.body is not None:
         yield from walk.run(tree.body)
+
+
+def _nests_absurdly(text: str) -> bool:
+    """Whether elements nest deeper than `_MAX_DEPTH`; void and self-ending ones do not count."""
+    if text.count("<") <= _MAX_DEPTH:
+        return False
+    depth = 0
+    for tag in _NESTING.finditer(text):
+        if tag.group(1):
+            depth = max(0, depth - 1)
+        elif not tag.group(2):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return True
+    return False
 
 
 class _Walk:
@@ -77,6 +105,7 @@ class _Walk:
 
     def run(self, root: Any) -> Iterator[Section]:
         node: Any = root
+        end: int = root.mem_id
         while node is not None:
             tag: str = node.tag
             skipped = tag in _DROPPED or tag == "-comment"
@@ -90,7 +119,8 @@ class _Walk:
                 yield from self._leave(tag)
             while node is not None and node.next is None:
                 node = node.parent
-                if node is None or node == root:
+                # By identity: comparing nodes compares their whole HTML.
+                if node is None or node.mem_id == end:
                     node = None
                     break
                 yield from self._leave(node.tag)

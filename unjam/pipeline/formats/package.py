@@ -137,29 +137,32 @@ def _feed(parser: expat.XMLParserType, block: bytes, name: str, *, final: bool) 
         raise DocumentRejected(f"{name} is not well-formed: {error}", code="corrupt") from None
 
 
+class _LocalNames(dict[str, str]):
+    """``namespace name`` → ``name``, each split once."""
+
+    def __missing__(self, name: str) -> str:
+        short = self[name] = name.rpartition(" ")[2]
+        return short
+
+
 def _parser(handler: Handler) -> expat.XMLParserType:
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
-    local: dict[str, str] = {}
+    local = _LocalNames()
+    handler_start, handler_end = handler.start, handler.end
     depth = 0
-
-    def name_of(name: str) -> str:
-        short = local.get(name)
-        if short is None:
-            short = local[name] = name.rpartition(" ")[2]
-        return short
 
     def start(tag: str, attrs: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
         if depth > MAX_DEPTH:
             raise DocumentRejected("The XML is nested absurdly deep.", code="decompression_bomb")
-        handler.start(name_of(tag), {name_of(key): value for key, value in attrs.items()})
+        handler_start(local[tag], {local[key]: attrs[key] for key in attrs} if attrs else attrs)
 
     def end(tag: str) -> None:
         nonlocal depth
         depth -= 1
-        handler.end(name_of(tag))
+        handler_end(local[tag])
 
     def entity(*_: object) -> None:
         raise DocumentRejected("The XML declares entities.", code="decompression_bomb")
