@@ -157,7 +157,7 @@ def _watch(console: Console, client: Client, up: subprocess.Popen[bytes], count:
                 killed = _worker_of(up)
                 os.kill(killed, signal.SIGKILL)
                 progress.console.print(
-                    f"kill -9 {killed}  ← a worker, with {ledger['running']} documents being worked on"
+                    f"kill -9 {killed}  ← a worker; {ledger['running']} documents in work"
                 )
             if ledger["searchable"] + ledger["dead"] >= count:
                 break

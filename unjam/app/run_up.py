@@ -130,19 +130,21 @@ def _specs(settings: Settings, options: UpOptions) -> list[ChildSpec]:
     }
 
     def child(name: str, title: str, tier: Tier, log: str, argv: Sequence[str]) -> ChildSpec:
-        command = Command.python("unjam.cli.main", argv, title=title, env=env)
+        module, *rest = argv
+        command = Command.python(module, rest, title=title, env=env)
         return ChildSpec(name, command, tier, log)
 
-    serve = ["api", "--host", options.host, "--port", str(options.port)]
+    run = "unjam.cli.main"
+    serve = ["unjam.web.main", "--host", options.host, "--port", str(options.port)]
     serve += ["--dashboard-port", str(options.dashboard_port)]
     specs = [
         child("api", "unjam api", Tier.API, "api.log", serve),
-        child("watchdog", "unjam watchdog", Tier.WATCHDOG, "watchdog.log", ["watchdog"]),
+        child("watchdog", "unjam watchdog", Tier.WATCHDOG, "watchdog.log", [run, "watchdog"]),
     ]
     for n in range(1, options.workers + 1):
         title = f"rq worker rag_processing (unjam worker {n})"
         log = "rag-worker.log" if n == 1 else f"rag-worker{n}.log"
-        specs.append(child(f"worker-{n}", title, Tier.WORKER, log, ["worker"]))
+        specs.append(child(f"worker-{n}", title, Tier.WORKER, log, [run, "worker"]))
     return specs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,10 +63,9 @@ def api(
     port: Port = 8002,
     dashboard_port: DashboardPort = 9181,
 ) -> None:
-    settings = load_settings(data_dir)
-    from unjam.app.run_api import main
-
-    raise typer.Exit(main(settings, host=host, port=port, dashboard_port=dashboard_port))
+    load_settings(data_dir)
+    serve = ["--host", host, "--port", str(port), "--dashboard-port", str(dashboard_port)]
+    os.execv(sys.executable, [sys.executable, "-m", "unjam.web.main", *serve])
 
 
 def worker(
