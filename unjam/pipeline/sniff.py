@@ -174,12 +174,12 @@ def _as_text(head: bytes) -> str | None:
 def bare_utf16(head: bytes) -> str | None:
     """The byte order of UTF-16 without a mark, or None when it is something else.
 
-    Its spaces and ASCII letters put a NUL into at least one byte of twenty, nearly all at odd or
-    nearly all at even places, and what comes out has no control characters.
+    Its spaces and ASCII letters put a NUL into at least one byte of twenty, most of them at odd or
+    most at even places (U+AC00 puts some elsewhere), and no control characters come out.
     """
     even, odd = head[0::2].count(0), head[1::2].count(0)
     few, many = sorted((even, odd))
-    if many * 20 < len(head) or few * 20 > many:
+    if many * 20 < len(head) or few * 3 > many:
         return None
     name = "utf-16-be" if even > odd else "utf-16-le"
     text = head[: len(head) & ~1].decode(name, "replace")
