@@ -24,18 +24,18 @@ async def test_callers_of_one_instant_share_one_flush_and_get_their_own_answers(
 
 
 async def test_those_who_come_while_a_flush_runs_make_up_the_next_one() -> None:
-    gate = asyncio.Event()
+    gate, begun = asyncio.Event(), asyncio.Event()
     batches: list[list[int]] = []
 
     async def flush(items: Sequence[int]) -> list[int]:
         batches.append(list(items))
+        begun.set()
         await gate.wait()
         return list(items)
 
     line = Coalescer(flush, max_weight=100)
     first = asyncio.create_task(line.put(1))
-    while not batches:
-        await asyncio.sleep(0)
+    await begun.wait()
     others = [asyncio.create_task(line.put(i)) for i in (2, 3)]
     await asyncio.sleep(0)
     gate.set()
