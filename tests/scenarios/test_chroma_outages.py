@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import sys
 import time
 
@@ -93,6 +94,8 @@ async def test_a_hanging_server_is_given_up_in_time_and_used_again_when_it_wakes
         answers = await asyncio.gather(
             store.upsert(collection, rows, vectors),
             store.upsert(collection, rows, vectors),  # waits for the first: the same time-out
+            store.upsert(collection, rows, vectors),
+            store.delete(collection, ["x"]),
             store.missing(collection, ["x"]),
             store.query(collection, vectors[0], 1),
             return_exceptions=True,
@@ -100,8 +103,8 @@ async def test_a_hanging_server_is_given_up_in_time_and_used_again_when_it_wakes
         took = time.monotonic() - started
     finally:
         chroma_server.cont()
-    assert [getattr(a, "code", a) for a in answers] == ["vector_store_down"] * 4
-    assert took < 3.0
+    assert [getattr(a, "code", a) for a in answers] == ["vector_store_down"] * 6
+    assert took < 2.0
     assert await store.missing(collection, [r.id for r in rows]) == []
     await store.upsert(collection, rows, vectors)
     await store.close()
@@ -122,10 +125,25 @@ async def test_two_processes_write_one_collection(chroma_url: str, collection: s
 
     store = ChromaVectors(chroma_url)
     assert await store.missing(collection, ids) == []
-    for name in ("first", "second!"):  # present in the index too, not only in the table
-        rows, vectors = batch(name, 19)
-        hits = await store.query(collection, vectors[7], 1)
-        assert [h.chunk.id for h in hits] == [rows[7].id]
+    # in the index too, not only in the table
+    hits = await store.query(collection, batch("first", 0)[1][0], 2000)
+    assert {h.chunk.id for h in hits} == set(ids)
+    await store.close()
+
+
+async def test_confirming_between_writes_loses_no_vector(chroma_url: str) -> None:
+    """Without a read before a new collection's first write, 3 in 100 of these lose one."""
+    store = ChromaVectors(chroma_url)
+    for _ in range(40):
+        name = f"unjam-test-{secrets.token_hex(6)}"
+        ids: set[str] = set()
+        for number in range(2):
+            rows, vectors = batch("d", number)
+            await store.upsert(name, rows, vectors)
+            assert await store.missing(name, [r.id for r in rows]) == []
+            ids.update(r.id for r in rows)
+        hits = await store.query(name, vectors[0], 200)
+        assert {h.chunk.id for h in hits} == ids
     await store.close()
 
 
