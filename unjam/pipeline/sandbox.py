@@ -67,7 +67,10 @@ class _Interrupted(Exception):
 
 
 class SandboxParser:
-    """`core.ports.Parser` over disposable children; at most *parallel* at a time.
+    """`core.ports.Parser` over disposable children; at most *parallel* at work at a time.
+
+    A child that waits for its reader holds no place: two huge documents that are being embedded
+    must not keep small ones from being parsed.
 
     Use it from one event loop, in the main thread: the zygote dies with the thread that spawned it.
     """
@@ -104,16 +107,15 @@ class SandboxParser:
         done = 0  # chunks given out already: an interrupted parse goes on behind them
         for attempt in range(_RETRIES + 1):
             try:
-                async with self._slots:
-                    run = _Run(await self._running(), job)
-                    try:
-                        async for window in run.windows():
-                            fresh = [chunk for chunk in window if chunk.index >= done]
-                            if fresh:
-                                yield fresh
-                                done = fresh[-1].index + 1
-                    finally:
-                        await run.close()
+                run = _Run(await self._running(), job, self._slots)
+                try:
+                    async for window in run.windows():
+                        fresh = [chunk for chunk in window if chunk.index >= done]
+                        if fresh:
+                            yield fresh
+                            done = fresh[-1].index + 1
+                finally:
+                    await run.close()
                 return
             except _Interrupted as interruption:
                 if attempt == _RETRIES:
@@ -258,18 +260,21 @@ class _Zygote:
 class _Run:
     """One document's child, from fork to result."""
 
-    def __init__(self, zygote: _Zygote, job: ParseJob) -> None:
+    def __init__(self, zygote: _Zygote, job: ParseJob, slots: asyncio.Semaphore) -> None:
         self._zygote = zygote
         self._job = job
+        self._slots = slots
         self._id, self._exit = zygote.enlist()
         self._writer: asyncio.StreamWriter | None = None
         self._wall_s = job.wall_s
         self._over = False
 
     async def windows(self) -> AsyncIterator[list[Chunk]]:
-        reader = await self._start()
+        reader: asyncio.StreamReader | None = None
         while True:
-            frame = await self._frame(reader)
+            async with self._slots:
+                reader = reader or await self._start()
+                frame = await self._frame(reader)
             if frame is None:
                 raise await self._verdict()
             kind, value = frame

@@ -209,6 +209,22 @@ async def test_many_documents_at_once(parser: SandboxParser, tmp_path: Path) -> 
     ]
 
 
+async def test_a_waiting_reader_holds_no_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UNJAM_TESTING", "1")
+    parser = SandboxParser(parallel=1)
+    try:
+        huge = job(tmp_path, "A very long report. " * 400_000, media_type="text/plain")
+        stream = parser.chunks(huge)
+        await anext(stream)
+        async with asyncio.timeout(20):
+            assert await all_of(parser, job(tmp_path, "A short note."))
+        assert [chunk async for window in stream for chunk in window][-1].end > 7_000_000
+    finally:
+        await parser.close()
+
+
 async def test_an_abandoned_parse_leaves_no_child(parser: SandboxParser, tmp_path: Path) -> None:
     task = asyncio.create_task(all_of(parser, job(tmp_path, "sleep")))
     await until(lambda: parser.pid is not None and bool(children_of(parser.pid)))
