@@ -49,7 +49,7 @@ async def all_of(parser: SandboxParser, job: ParseJob) -> list[Chunk]:
 async def until(condition: object, deadline_s: float = 10.0) -> None:
     assert callable(condition)
     async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110 - the state of a process has no event
+        while not condition():
             await asyncio.sleep(0.01)
 
 
