@@ -12,10 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Every chunk is confirmed by the vector store; the flip may be tried."""
+    """Every chunk is confirmed by the vector store; the flip may be tried.
+
+    *index_suspect*: all ids are there, yet a sampled chunk did not find itself.
+    """
 
     chunks: int
     stage_ms: Mapping[str, float] = field(default_factory=dict[str, float])
+    index_suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

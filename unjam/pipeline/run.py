@@ -68,6 +68,7 @@ class Attempt:
     done: int = 0
     total: int = 0
     alone: bool = False
+    index_suspect: bool = False
     stage_ms: dict[str, float] = field(default_factory=dict[str, float])
     changed: Callable[[Attempt], None] = lambda _: None
 
@@ -101,7 +102,7 @@ async def run(attempt: Attempt, tools: Tools) -> Outcome:
         tools.checkpoint(Step.CLAIMED)
         chunks = await _work(attempt, tools)
         tools.checkpoint(Step.COMPLETE)
-        return Done(chunks, attempt.stage_ms)
+        return Done(chunks, attempt.stage_ms, attempt.index_suspect)
     except Exception as error:
         cause = _first(error)
         if isinstance(cause, LeaseLost):
@@ -162,7 +163,8 @@ async def _embed_and_store(attempt: Attempt, tools: Tools, window: Sequence[Chun
     tools.checkpoint(Step.EMBEDDED)
     attempt.enter(State.STORING)
     began = time.monotonic()
-    await tools.writer.store(claim, window, vectors)
+    if not await tools.writer.store(claim, window, vectors):
+        attempt.index_suspect = True
     attempt.spent("store", began)
     attempt.done += len(window)
     tools.checkpoint(Step.STORED)

@@ -18,6 +18,14 @@ ROWS_PER_UPSERT = 300
 
 UPSERT_TRIES = 3
 
+SAMPLE_EVERY = 16
+"""One upsert in so many is asked whether a chunk of it finds itself. A sample, never a gate: the
+index is approximate and equal chunks tie."""
+
+SAMPLE_K = 10
+TIE = 1e-3
+"""A score this near to a perfect one counts as its own: equal texts crowd each other out."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -33,10 +41,13 @@ class VectorWriter:
 
     def __init__(self, store: VectorStore) -> None:
         self._store = store
-        self._lines: dict[str, Coalescer[_Part, None]] = {}
+        self._lines: dict[str, Coalescer[_Part, bool]] = {}
+        self._upserts = 0
 
-    async def store(self, claim: Claim, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+    async def store(self, claim: Claim, chunks: Sequence[Chunk], vectors: Vectors) -> bool:
         """Upsert and confirm one window; *vectors* has shape (len(chunks), dimension).
+
+        False: it is stored, but a sampled chunk does not find itself even after upserting again.
 
         Raises:
             DependencyDown: vector_store_down, embedding_dimension_changed.
@@ -54,25 +65,36 @@ class VectorWriter:
             for chunk in chunks
         ]
         collection = claim.pin.fingerprint.collection
-        await self._line(collection).put(_Part(rows, vectors))
+        return await self._line(collection).put(_Part(rows, vectors))
 
-    def _line(self, collection: str) -> Coalescer[_Part, None]:
+    def _line(self, collection: str) -> Coalescer[_Part, bool]:
         line = self._lines.get(collection)
         if line is None:
 
-            async def flush(parts: Sequence[_Part]) -> Sequence[None]:
-                await self._write(collection, parts)
-                return [None] * len(parts)
+            async def flush(parts: Sequence[_Part]) -> Sequence[bool]:
+                return [await self._write(collection, parts)] * len(parts)
 
             line = Coalescer(flush, max_weight=ROWS_PER_UPSERT, weight=lambda p: len(p.rows))
             self._lines[collection] = line
         return line
 
-    async def _write(self, collection: str, parts: Sequence[_Part]) -> None:
+    async def _write(self, collection: str, parts: Sequence[_Part]) -> bool:
         rows = [row for part in parts for row in part.rows]
         vectors = (
             parts[0].vectors if len(parts) == 1 else np.concatenate([p.vectors for p in parts])
         )
+        await self._confirmed(collection, rows, vectors)
+        self._upserts += 1
+        if self._upserts % SAMPLE_EVERY:
+            return True
+        for _ in range(UPSERT_TRIES - 1):
+            if await self._finds_itself(collection, rows[-1], vectors[-1]):
+                return True
+            await self._confirmed(collection, rows, vectors)
+        return await self._finds_itself(collection, rows[-1], vectors[-1])
+
+    async def _confirmed(self, collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
+        """Upsert until ``get(ids)`` shows every id."""
         for _ in range(UPSERT_TRIES):
             await self._store.upsert(collection, rows, vectors)
             absent = set(await self._store.missing(collection, [row.id for row in rows]))
@@ -86,3 +108,7 @@ class VectorWriter:
             hint="Check the vector store's disk and log.",
             retry_after_s=30.0,
         )
+
+    async def _finds_itself(self, collection: str, row: ChunkRow, vector: Vectors) -> bool:
+        near = await self._store.query(collection, vector, SAMPLE_K)
+        return any(c.chunk.id == row.id or c.score >= 1 - TIE for c in near)

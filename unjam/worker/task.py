@@ -69,7 +69,7 @@ async def _settle(ledger: Ledger, claim: Claim, outcome: Outcome) -> Settled:
 
 def _tell(claim: Claim, outcome: Outcome, settled: Settled, took_ms: float) -> None:
     match outcome:
-        case Done(chunks, stage_ms):
+        case Done(chunks, stage_ms, _):
             words.job_succeeded(claim.document_id, claim.enqueue_seq, chunks, took_ms, stage_ms)
         case Dead(reason, detail):
             words.job_parked(claim.document_id, claim.enqueue_seq, reason, detail)

@@ -216,6 +216,8 @@ def _flip(tx: Tx, row: Row, done: Done) -> None:
         lane=row.home_lane,
     )
     tx.flip(row)
+    if done.index_suspect:
+        tx.event(row, EventKind.INDEX_SUSPECT, {"chunks": done.chunks})
     if before != row.content_hash:
         tx.unlink(before)
     _count_completion(tx, lane, took)
