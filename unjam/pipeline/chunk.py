@@ -8,8 +8,8 @@ else a line (table, code) or sentence (text), else a clause, else a space, else 
 
 - A chunk never spans two pages, slides or sheets: its citation is exact, however small it is.
 - Sections under different headings share a chunk only while they are tiny: mixed topics blur a
-  vector (measured on the demo corpus with 256 tokens: recall@5 of Korean questions 0.65 when
-  chunks were filled to the limit, 0.77 when a heading ends one that is a fifth full).
+  vector (measured on the demo corpus, 256 tokens, one set of Korean questions: recall@5 0.65 when
+  chunks were filled to the limit, 0.77 when a heading ends one that holds a little).
 - A chunk that does not begin with its own heading carries the heading path as its first line, and
   one that begins inside a table repeats the header row: both embed and read better. These lines
   are not part of ``[start, end)``.
