@@ -198,7 +198,12 @@ def wait_all(
 
 
 # -- watching ---------------------------------------------------------------------------------
-def watch(sender: Sender, folders: Sequence[str], known: dict[str, str], on_each: Any) -> None:
+def watch(
+    sender: Sender,
+    folders: Sequence[str],
+    known: dict[str, str],
+    on_each: Callable[[Added], None],
+) -> None:
     """Add what appears or changes in *folders*, until interrupted.
 
     *known* maps path → document id: a file that changed becomes a new generation of its
@@ -206,9 +211,15 @@ def watch(sender: Sender, folders: Sequence[str], known: dict[str, str], on_each
     """
     from watchfiles import Change, watch
 
-    for changes in watch(*folders, debounce=1000, step=200, raise_interrupt=True):
-        paths = sorted({p for change, p in changes if change is not Change.deleted})
-        for path in paths:
+    caught_up = False
+    options: Any = {"debounce": 1000, "step": 200, "rust_timeout": 500, "yield_on_timeout": True}
+    for changes in watch(*folders, raise_interrupt=True, **options):
+        paths = {p for change, p in changes if change is not Change.deleted}
+        if not caught_up:
+            # What appeared between the first look at the folders and the start of the watch.
+            caught_up = True
+            paths |= {p for f in folders for p in walk(f) if os.path.realpath(p) not in known}
+        for path in sorted(paths):
             if _is_ours(path, folders) and _settled(path):
                 on_each(_put(sender, path, known))
 
@@ -233,14 +244,14 @@ def _is_ours(path: str, folders: Sequence[str]) -> bool:
     """A regular file, with no hidden part below the folder that is watched."""
     for folder in folders:
         try:
-            below = Path(path).relative_to(Path(folder).absolute())
+            below = Path(path).absolute().relative_to(Path(folder).absolute())
         except ValueError:
             continue
         return Path(path).is_file() and all(wanted(part) for part in below.parts)
     return False
 
 
-def _settled(path: str, patience_s: float = 30.0) -> bool:
+def _settled(path: str, patience_s: float = 10.0) -> bool:
     """Whether the file has stopped growing: half a second without a change."""
     deadline = time.monotonic() + patience_s
     before: tuple[int, int] | None = None
