@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from unjam.core.document import State
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; revisions sort as text, so a greater one means a newer program."""
 
 SHARDS = 16

@@ -27,7 +27,7 @@ def backup(dialect: Sqlite | Postgres, reader: Engine, target: Path) -> None:
         if isinstance(dialect, Sqlite):
             copy_sqlite(dialect.path, target)
             return
-        half = target.with_name(target.name + ".part")
+        half = target.with_name(target.name + ".rows")
         half.unlink(missing_ok=True)
         copy = Sqlite(sa.URL.create("sqlite", database=str(half)))
         prepare(copy, None)
