@@ -225,3 +225,30 @@ async def test_nothing_is_nothing(queue: AnyQueue) -> None:
     assert await queue.present([]) == []
     assert await queue.take([PROCESSING], 0, ME) == []
     await queue.ping()
+
+
+async def test_what_a_dead_worker_took_is_absent_at_once(queue: AnyQueue) -> None:
+    some = tickets(4)
+    await queue.push(some)
+    assert await queue.present(some) == [True] * 4
+    started, taken, mine = (
+        await queue.take([PROCESSING], 1, "dead.1"),
+        await queue.take([PROCESSING], 1, "dead.1"),
+        await queue.take([PROCESSING], 1, ME),
+    )
+    await queue.started(started, "dead.1")
+    assert [(t.job_id, t.lane) for t in await queue.strand(["dead.1", "dead.2"])] == [
+        (taken[0].job_id, PROCESSING)
+    ]
+    assert await queue.present([*taken, *mine, some[3]]) == [False, True, True]
+    again = [Ticket(taken[0].document_id, 2, PROCESSING, 1)]
+    await queue.push(again)
+    assert await queue.strand(["dead.1"]) == [], "the next sequence cleans up"
+    assert ids(await queue.take([PROCESSING], 9, ME)) == [some[3].job_id, again[0].job_id]
+
+
+async def test_nobody_died(queue: AnyQueue) -> None:
+    await queue.push(tickets(1))
+    await queue.take([PROCESSING], 1, ME)
+    assert await queue.strand([]) == []
+    assert await queue.present(tickets(1)) == [True]

@@ -152,8 +152,10 @@ def test_rq_queue_loses_nothing(valkey_server: Server, todo: list[tuple[str, int
 
         def forget() -> None:
             queue._audit._pictures.clear()
-            for job_id, score in admin.zrange(keys.TAKEN, 0, -1, withscores=True):
-                admin.zadd(keys.TAKEN, {job_id: score - audit.STRANDED_S})
+            for job_id, record in admin.hgetall(keys.TAKEN).items():
+                at, _, rest = record.partition(b" ")
+                older = f"{float(at) - audit.STRANDED_S} ".encode()
+                admin.hset(keys.TAKEN, job_id, older + rest)
 
         asyncio.run(play(queue, forget, todo))
 

@@ -45,7 +45,9 @@ async def _main(settings: Settings, lanes: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, worker.stop)
-    beat = asyncio.create_task(_beat(services, me, options.lanes))
+    # In RQ's books before the first take: the others' fair shares count us.
+    listed = await _enlist(services, me, options.lanes)
+    beat = asyncio.create_task(_beat(services, me, options.lanes, listed))
     try:
         words.worker_ready(me.id, options.lanes)
         await worker.run()
@@ -63,22 +65,30 @@ def _all_lanes(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*DEFAULT_LANES, *typed)))
 
 
-async def _beat(services: Services, me: WorkerRef, lanes: Sequence[str]) -> None:
+async def _enlist(services: Services, me: WorkerRef, lanes: Sequence[str]) -> bool:
+    try:
+        await services.queue.register_worker(me.id, lanes, me.pid)
+    except DependencyDown as error:
+        words.dependency_lost(error.code, error.detail)
+        return False
+    return True
+
+
+async def _beat(services: Services, me: WorkerRef, lanes: Sequence[str], listed: bool) -> None:
     """Stand in RQ's books (``rq info``), also after Redis lost its data."""
-    queue, listed = services.queue, False
+    queue = services.queue
     try:
         while True:
+            await asyncio.sleep(BEAT_S)
             try:
                 if listed:
                     await queue.beat_worker(me.id)
                 else:
-                    await queue.register_worker(me.id, lanes, me.pid)
-                    listed = True
+                    listed = await _enlist(services, me, lanes)
             except DependencyDown as error:
-                words.redis_lost(error.detail)
-            await asyncio.sleep(BEAT_S)
+                words.dependency_lost(error.code, error.detail)
     finally:
         try:
             await queue.unregister_worker(me.id)
         except DependencyDown as error:
-            words.redis_lost(error.detail)
+            words.dependency_lost(error.code, error.detail)

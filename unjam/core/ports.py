@@ -79,6 +79,9 @@ class Cleanup:
     first: int  # chunk indices first … last-1
     last: int  # -1: unknown; go on block by block until a whole block is absent
     due_at: float
+    purge: Pin | None = None
+    """Set when the document is deleted and no other holds its bytes: the vectors that this pin's
+    cache remembers of its texts go, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +432,10 @@ class Embedder(Protocol):
         """Shape (dimension,)."""
         ...
 
+    async def forget(self, texts: Sequence[str], pin: Pin) -> None:
+        """Drop the cached vectors of these chunk texts."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -465,6 +472,10 @@ class Queue(Protocol):
 
     async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
         """Whether each stands in its lane or an intermediate list (audit)."""
+        ...
+
+    async def strand(self, workers: Sequence[str]) -> list[Ticket]:
+        """What these dead workers took and did not start; absent for ``present`` from now on."""
         ...
 
     async def park(self, tickets: Sequence[Ticket]) -> None:

@@ -18,7 +18,8 @@ FRESH_S = 10.0
 """A picture of a lane serves this long for the tickets that it shows."""
 
 STRANDED_S = 15.0
-"""An entry that stands longer in an intermediate list was left there: whoever took it died."""
+"""What is in somebody's hand for longer was left there: whoever took it died. (Of a taker that is
+known to be dead, ``strand`` tells at once.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +84,42 @@ class Audit:
             last = first - 1
 
     async def _held(self, lane: str, ids: set[str]) -> set[str]:
-        """Those of *ids* that somebody took a short while ago."""
+        """Those of *ids* that somebody took a short while ago and may be about to claim.
+
+        A stock worker's job is in RQ's started registry while its process still imports.
+        """
         if not ids:
             return set()
-        key = keys.intermediate(lane)
-        taken: list[str] = await self._link.call(lambda: self._link.redis.lrange(key, 0, -1))
-        mine = list(ids.intersection(taken))
+
+        async def taken() -> tuple[list[str], list[str]]:
+            async with self._link.redis.pipeline(transaction=True) as pipe:
+                pipe.lrange(keys.intermediate(lane), 0, -1)
+                pipe.zrange(keys.wip(lane), 0, -1)
+                inter, started = await pipe.execute()
+                return inter, started
+
+        inter, started = await self._link.call(taken)
+        mine = list(ids & {*inter, *(entry.partition(":")[0] for entry in started)})
         if not mine:
             return set()
 
-        async def ages() -> list[float | int]:
+        async def records() -> list[str | int]:
             async with self._link.redis.pipeline(transaction=False) as pipe:
-                # A stock worker keeps no time of taking: the first look begins it.
-                pipe.zadd(keys.TAKEN, dict.fromkeys(mine, time.time()), nx=True)
                 for job_id in mine:
-                    pipe.zscore(keys.TAKEN, job_id)
+                    # A stock worker keeps no time of taking: the first look begins it.
+                    pipe.hsetnx(keys.TAKEN, job_id, f"{time.time():.3f} {lane} ")
+                pipe.hmget(keys.TAKEN, mine)
                 return await pipe.execute()
 
-        scores = (await self._link.call(ages))[1:]
-        return {i for i, at in zip(mine, scores, strict=True) if time.time() - at < STRANDED_S}
+        noted: list[str | None] = (await self._link.call(records))[-1]  # type: ignore[assignment]
+        now = time.time()
+        return {i for i, r in zip(mine, noted, strict=True) if r and now - taken_at(r) < STRANDED_S}
+
+    def forget(self) -> None:
+        """Look again at the next question: something is known to have changed."""
+        self._pictures.clear()
+
+
+def taken_at(record: str) -> float:
+    """When a ticket was taken, out of its record in ``rag:taken``."""
+    return float(record.partition(" ")[0])

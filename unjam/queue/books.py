@@ -80,6 +80,23 @@ class RqBooks:
 
         await self._link.call(write)
 
+    async def _strike(self, name: str) -> None:
+        """Take a dead worker of another process off the books."""
+        key = keys.worker(name)
+        lanes: str | None = await self._link.call(lambda: self._link.redis.hget(key, "queues"))
+        if lanes is None:
+            return
+
+        async def write() -> None:
+            async with self._link.redis.pipeline(transaction=True) as pipe:
+                pipe.srem(keys.WORKERS, key)
+                for lane in lanes.split(","):
+                    pipe.srem(keys.lane_workers(lane), key)
+                pipe.delete(key)
+                await pipe.execute()
+
+        await self._link.call(write)
+
     async def unregister_worker(self, name: str) -> None:
         """Take *name* off the books: it ended cleanly."""
         me = self._listed.pop(name, None)
@@ -121,6 +138,11 @@ class RqBooks:
     def _hold(self, worker: str, job_ids: Mapping[str, str]) -> None:
         if worker in self._listed:
             self._listed[worker].held.update(job_ids)
+
+    def _holds(self, worker: str) -> int:
+        """How many started jobs *worker* holds, as far as this process knows."""
+        me = self._listed.get(worker)
+        return len(me.held) if me else 0
 
     def _lane_held(self, worker: str, job_id: str, default: str) -> str:
         me = self._listed.get(worker)

@@ -68,7 +68,7 @@ def lane_workers(name: str) -> str:
 
 # -- ours ----------------------------------------------------------------------------------
 TAKEN = "rag:taken"
-"""Sorted set of the ids in intermediate lists, scored by when they were taken (Unix seconds)."""
+"""Hash: job id in somebody's hand, not started yet → ``<taken at (Unix s)> <lane> <worker>``."""
 
 PARKED = "rag:parked"
 """Hash: document id → the job id under which it stands in ``rag_dlq``."""

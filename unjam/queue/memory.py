@@ -25,6 +25,7 @@ class MemoryQueue:
         self._lanes: dict[str, deque[str]] = {}
         self._jobs: dict[str, Ticket] = {}
         self._taken: dict[str, float] = {}
+        self._taker: dict[str, str] = {}
         self._bell = asyncio.Event()
         self._epoch = 0
         self._house: dict[str, str] = {}
@@ -65,6 +66,7 @@ class MemoryQueue:
                 ticket = Ticket.parse(job_id, lane)
                 if ticket is not None and job_id not in self._taken:
                     self._taken[job_id] = time.monotonic()
+                    self._taker[job_id] = worker
                     out.append(ticket)
         return out
 
@@ -102,6 +104,13 @@ class MemoryQueue:
         held = {i for i, at in self._taken.items() if now - at < STRANDED_S}
         listed = {job_id for line in self._lanes.values() for job_id in line}
         return [t.job_id in self._jobs and t.job_id in listed | held for t in tickets]
+
+    async def strand(self, workers: Sequence[str]) -> list[Ticket]:
+        self._check()
+        left = [i for i in self._taken if self._taker.get(i) in workers]
+        for job_id in left:
+            self._taken[job_id] = -STRANDED_S
+        return [self._jobs[i] for i in left if i in self._jobs]
 
     async def park(self, tickets: Sequence[Ticket]) -> None:
         self._check()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unjam.core.document import Ticket
 from unjam.queue import keys
@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 PUSH_AT_ONCE = 500
 """Tickets a script call: about 5 ms of Redis, in which nobody else is served."""
+
+LEAST_SHARE = 4
+"""Documents that one worker may hold however short the backlog is: they share requests."""
 
 POLL_S = 0.075
 """Between looks at the lanes while idle: 0.8 % of a core. A blocking pop would open the
@@ -73,16 +76,18 @@ class RqQueue(RqBooks):
     async def take(self, lanes: Sequence[str], limit: int, worker: str) -> list[Ticket]:
         """Up to *limit* tickets, lanes in order; none while ``rq suspend`` holds.
 
+        Bounded by the worker's fair share of what these lanes hold and have at work, so that a
+        short backlog reaches every live worker. Who holds its share waits a moment for the others.
         A foreign id (not ``<document>-<sequence>``) is set aside in RQ's failed registry.
         """
         served = [lane for lane in lanes if lane != DEAD]
         if limit <= 0 or not served:
             return []
-        names = [keys.SUSPENDED, keys.TAKEN]
-        for lane in served:
-            names += (keys.lane(lane), keys.intermediate(lane))
-        # Not tried again: a lost answer leaves its tickets in the intermediate list, to the audit.
-        raw = await self._link.run("take", names, [limit], again=False)
+        raw = await self._take(served, limit, worker, eager=False)
+        if raw == [-1]:
+            # The others' turn: an idle one looks within POLL_S. What it leaves is ours.
+            await asyncio.sleep(POLL_S * 1.5)
+            raw = await self._take(served, limit, worker, eager=True)
         tickets: list[Ticket] = []
         for index, job_id in zip(raw[::2], raw[1::2], strict=True):
             ticket = Ticket.parse(str(job_id), served[int(index)])
@@ -92,11 +97,34 @@ class RqQueue(RqBooks):
                 tickets.append(ticket)
         return tickets
 
+    async def _take(
+        self, lanes: Sequence[str], limit: int, worker: str, *, eager: bool
+    ) -> list[Any]:
+        names = [keys.SUSPENDED, keys.TAKEN]
+        for lane in lanes:
+            names += (keys.lane(lane), keys.intermediate(lane), keys.wip(lane))
+            names.append(keys.lane_workers(lane))
+        args = [limit, worker, self._holds(worker), LEAST_SHARE, int(eager), *lanes]
+        # Not tried again: a lost answer leaves its tickets in the intermediate list, to the audit.
+        return await self._link.run("take", names, args, again=False)
+
+    async def strand(self, workers: Sequence[str]) -> list[Ticket]:
+        """These workers are dead: what they took counts as absent now; they leave RQ's books."""
+        if not workers:
+            return []
+        raw = await self._link.run("strand", [keys.TAKEN], list(workers))
+        for worker in workers:
+            await self._strike(worker)
+        self._audit.forget()
+        pairs = zip(raw[::2], raw[1::2], strict=True)
+        found = (Ticket.parse(str(job_id), str(lane)) for lane, job_id in pairs)
+        return [ticket for ticket in found if ticket is not None]
+
     async def _set_aside(self, job_id: str, lane: str) -> None:
         async def write() -> None:
             async with self._link.redis.pipeline(transaction=True) as pipe:
                 pipe.lrem(keys.intermediate(lane), 1, job_id)
-                pipe.zrem(keys.TAKEN, job_id)
+                pipe.hdel(keys.TAKEN, job_id)
                 pipe.zadd(keys.failed(lane), {job_id: -1})
                 await pipe.execute()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from unjam.core.chunk import chunk_ids
 from unjam.core.document import Pin, State, Ticket
 from unjam.core.errors import DependencyDown
-from unjam.core.ports import Blobs, Cleanup, Ledger, Queue, VectorStore, WorkerRef
+from unjam.core.ports import Blobs, Cleanup, Embedder, Ledger, Queue, VectorStore, WorkerRef
 from unjam.observe import words
 
 SLICE = 1000
@@ -33,17 +33,20 @@ class Reconciler:
     queue: Queue
     vectors: VectorStore
     blobs: Blobs
+    embedder: Embedder
     current_pin: Callable[[], Pin]
     is_alive: Callable[[WorkerRef], bool | None]
     _audit_from: str = ""
     _parked: int = -1
     _blobs_due: float = 0.0
     _down: set[str] = field(default_factory=set[str])
+    _mourned: set[str] = field(default_factory=set[str])  # dead; the queue was not told yet
 
     async def tick(self) -> None:
         """All chores once; one that fails for a dependency does not stop the others."""
         chores: Sequence[Callable[[], Awaitable[None]]] = (
             self.take_from_the_dead,
+            self.ring_again_for_the_dead,
             self.wake_the_due,
             self.empty_the_outbox,
             self.audit_a_slice,
@@ -70,6 +73,14 @@ class Reconciler:
             words.documents_recovered(len(tickets), "worker_died")
         for worker_id in dead:
             await self.ledger.retire(worker_id)
+        self._mourned |= set(dead)
+
+    async def ring_again_for_the_dead(self) -> None:
+        """What they had taken and not claimed yet stands in no lane: it need not wait for the
+        audit. Remembered until Redis answers; after a lost memory the audit finds it."""
+        if self._mourned:
+            await self._requeue_absent(await self.queue.strand(sorted(self._mourned)))
+            self._mourned.clear()
 
     async def wake_the_due(self) -> None:
         await self.ledger.wake()
@@ -156,6 +167,9 @@ class Reconciler:
                 absent = await self.vectors.missing(cleanup.collection, ids)
                 if len(absent) == len(ids):
                     return
+            if cleanup.purge is not None:
+                texts = [c.text for c in await self.vectors.get(cleanup.collection, ids)]
+                await self.embedder.forget(texts, cleanup.purge)
             await self.vectors.delete(cleanup.collection, ids)
             first = end
 

@@ -37,6 +37,12 @@ def some(count: int, seq: int = 1) -> list[Ticket]:
     return [Ticket(f"doc{i}", seq, PROCESSING, i) for i in range(count)]
 
 
+def age(server: redis.Redis, job_id: str) -> None:
+    """As if the ticket had been taken long ago."""
+    at, _, rest = server.hget(keys.TAKEN, job_id).partition(" ")
+    server.hset(keys.TAKEN, job_id, f"{float(at) - audit.STRANDED_S - 1} {rest}")
+
+
 async def test_a_job_costs_little_memory(queue: RqQueue, valkey_server: Server) -> None:
     with redis.Redis.from_url(valkey_server.admin_url) as admin:
         before = admin.info("memory")["used_memory"]
@@ -70,7 +76,7 @@ async def test_started_and_finished_in_rqs_books(queue: RqQueue, server: redis.R
         "1",
         "1",
     ]
-    assert server.zcard(keys.TAKEN) == 0
+    assert server.hlen(keys.TAKEN) == 0
 
 
 async def test_a_document_moved_to_another_lane_leaves_the_books_it_is_in(
@@ -116,7 +122,7 @@ async def test_what_a_dead_worker_took_counts_as_absent(
     await queue.push(some(1))
     taken = await queue.take([PROCESSING], 1, ME)
     assert await queue.present(taken) == [True]
-    server.zadd(keys.TAKEN, {taken[0].job_id: time.time() - audit.STRANDED_S - 1})
+    age(server, taken[0].job_id)
     assert await queue.present(taken) == [False]
     await queue.push(some(1, seq=2))
     assert server.lrange(keys.intermediate(PROCESSING), 0, -1) == []
@@ -140,9 +146,8 @@ async def test_what_a_stock_worker_moved_and_left(queue: RqQueue, server: redis.
     await queue.push(some(1))
     server.lmove(keys.lane(PROCESSING), keys.intermediate(PROCESSING), "LEFT", "RIGHT")
     assert await queue.present(some(1)) == [True]
-    score = server.zscore(keys.TAKEN, "doc0-1")
-    assert score is not None, "the first look begins the time"
-    server.zadd(keys.TAKEN, {"doc0-1": score - audit.STRANDED_S - 1})
+    assert server.hexists(keys.TAKEN, "doc0-1"), "the first look begins the time"
+    age(server, "doc0-1")
     assert await queue.present(some(1)) == [False]
 
 
@@ -284,3 +289,81 @@ async def test_a_restarted_server_is_met_at_once(queue: RqQueue, valkey_server: 
         admin.client_kill_filter(_type="normal", skipme=True)
     await queue.push([Ticket("other", 1, PROCESSING)])
     assert (await queue.lengths())[PROCESSING] == 2
+
+
+async def crew(queue: RqQueue, *names: str) -> None:
+    for name in names:
+        await queue.register_worker(name, [PROCESSING], 42)
+
+
+async def test_a_short_backlog_is_shared(queue: RqQueue) -> None:
+    await crew(queue, "a", "b")
+    await queue.push(some(28))
+    first = await queue.take([PROCESSING], 32, "a")
+    assert len(first) == 14
+    await queue.started(first, "a")
+    # The one with its share asks again, the other one comes a moment later: it gets its part.
+    greedy = asyncio.ensure_future(queue.take([PROCESSING], 18, "a"))
+    await asyncio.wait([greedy], timeout=0.03)
+    assert len(await queue.take([PROCESSING], 32, "b")) == 14
+    assert await greedy == []
+
+
+async def test_what_nobody_else_wants_is_taken_soon(queue: RqQueue) -> None:
+    """The other worker is busy or stuck: its part must not wait for it."""
+    await crew(queue, "a", "b")
+    await queue.push(some(28))
+    began, held = time.monotonic(), 0
+    while held < 28:
+        taken = await queue.take([PROCESSING], 32, "a")
+        await queue.started(taken, "a")
+        held += len(taken)
+    assert 0.1 < time.monotonic() - began < 2.0
+
+
+async def test_a_long_backlog_fills_everybody(queue: RqQueue) -> None:
+    await crew(queue, "a", "b")
+    await queue.push(some(200))
+    for name in ("a", "b", "a"):
+        taken = await queue.take([PROCESSING], 32, name)
+        await queue.started(taken, name)
+        assert len(taken) == 32
+
+
+async def test_a_few_documents_stay_together(queue: RqQueue) -> None:
+    """They share embedding requests."""
+    await crew(queue, "a", "b", "c")
+    await queue.push(some(4))
+    assert len(await queue.take([PROCESSING], 32, "a")) == 4
+
+
+async def test_the_dead_have_no_share(queue: RqQueue, server: redis.Redis) -> None:
+    await crew(queue, "a", "ghost", "dead")
+    server.delete(keys.worker("ghost"))  # its entry expired; its membership stays
+    await queue.strand(["dead"])
+    assert not server.sismember(keys.WORKERS, keys.worker("dead"))
+    assert not server.sismember(keys.lane_workers(PROCESSING), keys.worker("dead"))
+    await queue.push(some(28))
+    assert len(await queue.take([PROCESSING], 32, "a")) == 28
+
+
+async def test_a_suspended_lane_makes_nobody_wait_for_the_others(
+    queue: RqQueue, server: redis.Redis
+) -> None:
+    await crew(queue, "a", "b")
+    await queue.push(some(20))
+    await queue.started(await queue.take([PROCESSING], 32, "a"), "a")
+    server.set(keys.SUSPENDED, 1)
+    assert await queue.take([PROCESSING], 32, "a") == []
+
+
+async def test_a_stock_job_that_still_imports_is_not_rung_again(
+    queue: RqQueue, server: redis.Redis
+) -> None:
+    """It stands in RQ's started registry only; the ledger knows nothing of it yet."""
+    await queue.push(some(1))
+    server.lpop(keys.lane(PROCESSING))
+    server.zadd(keys.wip(PROCESSING), {"doc0-1:execution": time.time() + 90})
+    assert await queue.present(some(1)) == [True]
+    age(server, "doc0-1")
+    assert await queue.present(some(1)) == [False]

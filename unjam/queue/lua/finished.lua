@@ -5,7 +5,7 @@ local ended = 0
 for i = 0, (#ARGV - 2) / 2 - 1 do
   local inter, job, wip = KEYS[4 + i * 3], KEYS[5 + i * 3], KEYS[6 + i * 3]
   local id, member = ARGV[3 + i * 2], ARGV[4 + i * 2]
-  if redis.call('ZREM', KEYS[1], id) == 1 then
+  if redis.call('HDEL', KEYS[1], id) == 1 then
     redis.call('LREM', inter, 1, id)
   end
   redis.call('ZREM', wip, member)

@@ -20,7 +20,7 @@ for i = 0, (#ARGV - 2) / 4 - 1 do
       redis.call('DEL', before)
       redis.call('ZREM', failed, id_before)
     end
-    if redis.call('ZREM', taken, id_before) == 1 then
+    if redis.call('HDEL', taken, id_before) == 1 then
       redis.call('LREM', inter, 1, id_before)
     end
   else

@@ -4,7 +4,7 @@
 local returned = 0
 for i = 0, #ARGV - 1 do
   local inter, lane = KEYS[2 + i * 2], KEYS[3 + i * 2]
-  redis.call('ZREM', KEYS[1], ARGV[1 + i])
+  redis.call('HDEL', KEYS[1], ARGV[1 + i])
   if redis.call('LREM', inter, 1, ARGV[1 + i]) == 1 then
     redis.call('LPUSH', lane, ARGV[1 + i])
     returned = returned + 1

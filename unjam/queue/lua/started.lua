@@ -6,7 +6,7 @@ for i = 0, (#ARGV - 4) / 2 - 1 do
   local inter, job, wip = KEYS[3 + i * 3], KEYS[4 + i * 3], KEYS[5 + i * 3]
   local id, member = ARGV[5 + i * 2], ARGV[6 + i * 2]
   redis.call('LREM', inter, 1, id)
-  redis.call('ZREM', KEYS[1], id)
+  redis.call('HDEL', KEYS[1], id)
   if redis.call('EXISTS', job) == 1 then
     redis.call('HSET', job, 'status', 'started', 'started_at', ARGV[2], 'last_heartbeat', ARGV[2],
       'worker_name', ARGV[1])
