@@ -282,13 +282,26 @@ async def _on_http(request: Request, error: Exception) -> Response:
     detail = str(error.detail)
     if error.status_code == 404:
         detail = f"nothing is served at {request.url.path}"
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
     return problem(
-        error.status_code,
-        code or "internal",
-        detail,
-        language_of(request),
-        headers=dict(error.headers or {}),
+        error.status_code, code or "internal", detail, language_of(request), headers=headers
     )
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method of this path; the framework names those of the first route only."""
+    paths: dict[str, dict[str, object]] = request.app.openapi()["paths"]
+    own = request.url.path.strip("/").split("/")
+    methods: set[str] = set()
+    for path, operations in paths.items():
+        parts = path.strip("/").split("/")
+        if len(parts) == len(own) and all(
+            p.startswith("{") or p == o for p, o in zip(parts, own, strict=True)
+        ):
+            methods |= {verb.upper() for verb in operations}
+    return sorted(methods) or ["GET"]
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:

@@ -356,7 +356,7 @@ async def delete_document(request: Request, document_id: DocumentId) -> Response
 @router.post(
     "/search",
     response_model=HitsOut,
-    responses=_problems(*_ALWAYS),
+    responses=_problems(400, *_ALWAYS),
     tags=["search"],
     summary="Find the chunks nearest to a question",
 )

@@ -59,7 +59,9 @@ async def test_unknown_paths_and_methods_are_problems(web: Web) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
     answer = await web.http.patch("/api/rag/documents")
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
-    assert answer.headers["allow"]
+    assert answer.headers["allow"] == "GET, POST"
+    answer = await web.http.patch("/api/rag/documents/abc")
+    assert answer.headers["allow"] == "DELETE, GET, PUT"
 
 
 @pytest.mark.parametrize(
