@@ -6,6 +6,7 @@ import asyncio
 
 from unjam.core.chunk import chunk_ids
 from unjam.core.document import State
+from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.stack import Stack
 from unjam.testing.wait import until, until_ended
 
@@ -91,6 +92,37 @@ async def test_two_users_with_the_same_file_one_deletes_and_the_other_still_find
         lambda held: not held,
     )
     assert await shown(stack, yours) == {"alpha"}
+
+
+async def test_a_deleted_document_takes_its_cached_vectors_along_unless_shared(
+    reconciled: Stack, fake_openai: FakeOpenAI
+) -> None:
+    stack = reconciled
+    ledger = stack.services.ledger
+    secret = "alpha secret paragraph"
+    mine, yours = await stack.add(secret, user_id="kim"), await stack.add(secret, user_id="lee")
+    stack.worker()
+    await until_ended(ledger, [mine, yours])
+
+    async def embedded() -> int:
+        return (await asyncio.to_thread(fake_openai.stats))["embedded"]
+
+    async def gone(document_id: str) -> set[str]:
+        return await stack.chunk_ids(document_id, 8)
+
+    assert await embedded() == 1
+    await ledger.delete(mine)
+    await until("its chunks are gone", lambda: gone(mine), lambda held: not held)
+    again = await stack.add(secret, user_id="kim")
+    await until_ended(ledger, [again])
+    assert await embedded() == 1, "lee's copy keeps the cached vector"
+    await ledger.delete(again)
+    await ledger.delete(yours)
+    for document_id in (again, yours):
+        await until("chunks are gone", lambda i=document_id: gone(i), lambda held: not held)
+    once_more = await stack.add(secret, user_id="kim")
+    await until_ended(ledger, [once_more])
+    assert await embedded() == 2, "nobody held the text any more, so its vector was forgotten"
 
 
 async def test_the_same_bytes_at_the_same_moment_are_one_document(stack: Stack) -> None:

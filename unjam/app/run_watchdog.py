@@ -48,6 +48,7 @@ def reconciler_of(services: Services) -> Reconciler:
         queue=services.queue,
         vectors=services.vectors,
         blobs=services.blobs,
+        embedder=services.embedder,
         current_pin=services.current_pin,
         is_alive=is_alive,
     )

@@ -64,7 +64,7 @@ class Settled:
     document_id: str
     moved: bool
     state: State
-    ticket: Ticket | None = None  # to be pushed, when it went back to work at once
+    ticket: Ticket | None = None  # to be pushed (back to work at once) or parked (state dead)
     cancelled: bool = False
 
 

@@ -12,7 +12,7 @@ from unjam.core.document import Fingerprint, Pin
 from unjam.core.errors import DependencyDown, DocumentRejected
 from unjam.core.ports import Provider, VectorCache, Vectors
 from unjam.embedding.batcher import Answer, Batcher
-from unjam.embedding.cache import EmbeddingCache
+from unjam.embedding.cache import EmbeddingCache, cache_key
 from unjam.embedding.fingerprint import is_local, query_prefix
 from unjam.embedding.governor import Knobs, Lane
 
@@ -76,6 +76,12 @@ class EmbeddingService:
         if len(self._queries) > REMEMBERED_QUERIES:
             self._queries.popitem(last=False)
         return vector
+
+    async def forget(self, texts: Sequence[str], pin: Pin) -> None:
+        """Drop the cached vectors of these chunk texts."""
+        prefix = pin.fingerprint.role_prefix
+        keys = [cache_key(pin.fingerprint, prefix + text) for text in texts]
+        await self._store.remove_many(keys)
 
     async def close(self) -> None:
         for batcher in self._batchers.values():

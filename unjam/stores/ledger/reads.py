@@ -185,15 +185,29 @@ def queued_slice(conn: Connection, after_id: str, limit: int) -> list[Ticket]:
 
 
 def due_cleanups(conn: Connection, now: float, limit: int) -> list[Cleanup]:
-    table = schema.cleanups
-    columns = ("id", "document_id", "generation", "collection", "first", "last", "due_at")
+    table, g, pins = schema.cleanups, schema.generations, schema.pins
+    names = ("id", "document_id", "generation", "collection", "first", "last", "due_at")
+    other = _d.alias()
+    held = sa.exists().where(other.c.content_hash == g.c.content_hash, other.c.shown == 1)
+    shown = sa.exists().where(
+        other.c.visible_hash == g.c.content_hash, sa.text("visible_hash <> ''"), other.c.shown == 1
+    )
+    purge = sa.case((sa.and_(_d.c.shown == 0, ~held, ~shown), pins.c.json))
     query = (
-        sa.select(*(table.c[name] for name in columns))
+        sa.select(*(table.c[name] for name in names), purge)
+        .outerjoin(_d, _d.c.id == table.c.document_id)
+        .outerjoin(
+            g, sa.and_(g.c.document_id == table.c.document_id, g.c.generation == table.c.generation)
+        )
+        .outerjoin(pins, pins.c.id == g.c.pin_id)
         .where(table.c.due_at <= now)
         .order_by(table.c.due_at, table.c.id)
         .limit(limit)
     )
-    return [Cleanup(*record) for record in conn.execute(query)]
+    return [
+        Cleanup(*rest, purge=Pin.from_json(pin) if pin else None)
+        for *rest, pin in conn.execute(query)
+    ]
 
 
 def unreferenced_blobs(conn: Connection, before: float, limit: int) -> list[str]:
