@@ -109,7 +109,9 @@ def _partial(name: str, columns: tuple[str, ...], where: str) -> Index:
 
 _partial("ix_documents_leased", ("lease_until",), "worker <> ''")
 _partial("ix_documents_worker", ("worker",), "worker <> ''")
-_partial("ix_documents_waiting", ("next_step_at",), "state = 'waiting'")
+# Exactly the waiting ones. Not "state = 'waiting'": SQLite would take ix_documents_state for that
+# and sort everything that waits.
+_partial("ix_documents_waiting", ("next_step_at",), "next_step_at IS NOT NULL")
 _partial("ix_documents_slo", ("slo_since",), "slo_since IS NOT NULL")
 _partial("ix_documents_visible_pin", ("visible_pin", "state"), "visible_pin <> ''")
 _partial("ix_documents_visible_hash", ("visible_hash",), "visible_hash <> ''")

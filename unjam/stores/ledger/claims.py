@@ -172,11 +172,13 @@ def settle(tx: Tx, held: Claim, outcome: Outcome) -> Settled:
             _flip(tx, row, outcome)
         case Retry():
             _retry(tx, row, outcome)
+            ticket = row.ticket() if row.state == State.DEAD else None
         case Snooze():
             throttles = row.throttles + outcome.throttle
             wait(tx, row, outcome.reason, outcome.detail, outcome.after_s, throttles=throttles)
         case Dead():
             bury(tx, row, outcome)
+            ticket = row.ticket()
         case Release():
             ticket = tx.to_work(row, EventKind.REQUEUED, outcome.reason)
     return Settled(row.id, True, State(row.state), ticket)
@@ -251,7 +253,11 @@ def wait(tx: Tx, row: Row, reason: str, detail: str, after_s: float, **values: o
 
 
 def bury(tx: Tx, row: Row, dead: Dead) -> None:
-    """→ dead, with evidence; partial chunks go."""
+    """→ dead, with evidence; partial chunks go.
+
+    It is parked under a sequence of its own: whoever still executes the last job (RQ writes that
+    job's end after ours) cannot touch the dead letter.
+    """
     tx.count("jobs_failed", row.lane)
     data = {"reason": dead.reason, "detail": dead.detail, "evidence": dict(dead.evidence)}
     tx.clean_abandoned(row)
@@ -260,6 +266,7 @@ def bury(tx: Tx, row: Row, dead: Dead) -> None:
         State.DEAD,
         EventKind.DEAD,
         data,
+        enqueue_seq=row.enqueue_seq + 1,
         reason=dead.reason,
         detail=dead.detail,
         next_step_at=None,

@@ -27,10 +27,9 @@ from unjam.stores.ledger.dialect import Postgres, Sqlite, as_down, down, is_retr
 from unjam.stores.ledger.tx import Tx
 
 T = TypeVar("T")
-GROUP = 200
-TURN_S = 0.02
-"""A group should be over in this time, since other processes' heartbeats stand in line behind
-it: the number of operations in one (8 to GROUP) follows what they took of late."""
+GROUP = 64
+"""Documents that a group may touch (one operation may exceed it alone): a turn must stay short,
+a few milliseconds, since the heartbeats of other processes stand in the same line."""
 PATIENCE_S = 30.0
 """An operation that has not begun by then fails: somebody sits in the gate."""
 _RUNS = 6  # tries of one group when PostgreSQL reports deadlocks
@@ -42,6 +41,7 @@ class Op(Generic[T]):
 
     run: Callable[[Tx], T]
     ids: Sequence[str] = ()
+    weight: int = 1  # documents it touches, about
     future: asyncio.Future[T] | None = None
     result: T | None = None
     error: BaseException | None = field(default=None)
@@ -144,15 +144,13 @@ class Committer:
         self._writer = writer
         self._pid = os.getpid()
         self._line: deque[Op[Any]] = deque()
-        self._op_s = TURN_S / GROUP
         self._wake = threading.Condition()
         self._closing = False
-        self._began = 0.0
         self._thread = threading.Thread(target=self._work, name="ledger-commit", daemon=True)
         self._thread.start()
 
-    async def submit(self, run: Callable[[Tx], T], ids: Sequence[str] = ()) -> T:
-        """The operation's result, once it is durable.
+    async def submit(self, run: Callable[[Tx], T], ids: Sequence[str] = (), weight: int = 0) -> T:
+        """The operation's result, once it is durable. *weight*: documents, if not len(*ids*).
 
         Raises:
             DependencyDown: ledger_unwritable; the operation did not happen.
@@ -160,7 +158,7 @@ class Committer:
         """
         if os.getpid() != self._pid:
             raise RuntimeError("the ledger was opened before a fork; open it in the child")
-        op = Op(run, ids, asyncio.get_running_loop().create_future())
+        op = Op(run, ids, weight or max(1, len(ids)), asyncio.get_running_loop().create_future())
         assert op.future is not None
         with self._wake:
             if self._closing:
@@ -190,27 +188,23 @@ class Committer:
                 if not self._line:
                     return
             taken: list[Op[Any]] = []
-            self._began = time.perf_counter()
             try:
                 self._writer.run(lambda: self._take(taken))  # noqa: B023 - called at once
             except BaseException as error:  # the gate's folder is gone, or the like
                 trouble = as_down(error) or error
                 for op in taken or self._take(taken):
                     op.settle(None, trouble)
-            if taken:
-                took_s = (time.perf_counter() - self._began) / len(taken)
-                self._op_s += (took_s - self._op_s) * 0.2
             _resolve(taken)
 
     def _take(self, taken: list[Op[Any]]) -> list[Op[Any]]:
-        self._began = time.perf_counter()  # the turn begins
-        most = max(8, min(GROUP, int(TURN_S / self._op_s)))
+        weight = 0
         with self._wake:
-            while self._line and len(taken) < most:
+            while self._line and (not taken or weight + self._line[0].weight <= GROUP):
                 op = self._line.popleft()
                 # Nobody waits for a cancelled one any more, so it does not happen.
                 if op.future is not None and not op.future.cancelled():
                     taken.append(op)
+                    weight += op.weight
         return taken
 
 

@@ -125,7 +125,9 @@ class SqlLedger:
 
     # -- documents, as users see them --------------------------------------------------------
     async def accept(self, submissions: Sequence[Submission]) -> builtins.list[Accepted]:
-        return await self._committer.submit(lambda tx: intake.accept(tx, submissions))
+        return await self._committer.submit(
+            lambda tx: intake.accept(tx, submissions), weight=len(submissions)
+        )
 
     async def find_live(self, user_id: str, content_hash: str) -> str | None:
         return await self._read(reads.find_live, user_id, content_hash)

@@ -46,7 +46,7 @@ def requeue(tx: Tx, tickets: Sequence[Ticket], why: str) -> list[Ticket]:
 def wake(tx: Tx, limit: int) -> list[Ticket]:
     query = (
         sa.select(_d.c.id)
-        .where(sa.text("state = 'waiting'"), _d.c.next_step_at <= tx.now)
+        .where(_d.c.next_step_at <= tx.now)
         .order_by(_d.c.next_step_at)
         .limit(limit)
     )

@@ -90,7 +90,7 @@ SQLITE = (
     """CREATE INDEX ix_documents_user_state ON documents (user_id, state, id)""",
     """CREATE INDEX ix_documents_visible_hash ON documents (visible_hash) WHERE visible_hash <> ''""",
     """CREATE INDEX ix_documents_visible_pin ON documents (visible_pin, state) WHERE visible_pin <> ''""",
-    """CREATE INDEX ix_documents_waiting ON documents (next_step_at) WHERE state = 'waiting'""",
+    """CREATE INDEX ix_documents_waiting ON documents (next_step_at) WHERE next_step_at IS NOT NULL""",
     """CREATE INDEX ix_documents_worker ON documents (worker) WHERE worker <> ''""",
     """CREATE TABLE events (
     seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -271,7 +271,7 @@ POSTGRESQL = (
     """CREATE INDEX ix_documents_user_state ON documents (user_id, state, id)""",
     """CREATE INDEX ix_documents_visible_hash ON documents (visible_hash) WHERE visible_hash <> ''""",
     """CREATE INDEX ix_documents_visible_pin ON documents (visible_pin, state) WHERE visible_pin <> ''""",
-    """CREATE INDEX ix_documents_waiting ON documents (next_step_at) WHERE state = 'waiting'""",
+    """CREATE INDEX ix_documents_waiting ON documents (next_step_at) WHERE next_step_at IS NOT NULL""",
     """CREATE INDEX ix_documents_worker ON documents (worker) WHERE worker <> ''""",
     """CREATE TABLE events (
     seq BIGSERIAL NOT NULL,

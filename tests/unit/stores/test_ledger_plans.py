@@ -1,0 +1,74 @@
+"""No question of the API or the watchdog walks all documents: read off SQLite's query plans."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.fixtures.ledger import PIN, WORKER, accepted, claimed, searchable
+from unjam.core.document import State
+from unjam.stores.ledger import SqlLedger
+
+QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
+    "equation": lambda x: x.equation(),
+    "state_counts": lambda x: x.state_counts(),
+    "get": lambda x: x.get("d00000001"),
+    "find_live": lambda x: x.find_live("ann", "0"),
+    "list": lambda x: x.list(cursor="e"),
+    "list by state": lambda x: x.list(state=State.DEAD, cursor="e"),
+    "list by user": lambda x: x.list(user_id="ann", cursor="e"),
+    "list by both": lambda x: x.list(user_id="ann", state=State.DEAD, cursor="e"),
+    "events": lambda x: x.events(None, after=1),
+    "events of one": lambda x: x.events("d00000001", after=1),
+    "visible": lambda x: x.visible(["d00000001"]),
+    "pins_in_use": lambda x: x.pins_in_use(),
+    "repin": lambda x: x.repin(PIN, 10),
+    "pushable": lambda x: x.pushable(10),
+    "queued_slice": lambda x: x.queued_slice("d", 10),
+    "wake": lambda x: x.wake(),
+    "expire": lambda x: x.expire(["w"]),
+    "retire": lambda x: x.retire("w"),
+    "count_late": lambda x: x.count_late(),
+    "due_cleanups": lambda x: x.due_cleanups(),
+    "unreferenced_blobs": lambda x: x.unreferenced_blobs(60),
+    "forget_blob": lambda x: x.forget_blob("0"),
+    "delete": lambda x: x.delete("d00000001"),
+    "find_idempotent": lambda x: x.find_idempotent("ann", "k"),
+}
+BIG = ("documents", "events", "acceptances", "generations", "names", "idempotency", "blobs")
+# Sorts that are small by nature: all counts, the names of one page, one user's equal files.
+SORTED = ("FROM tallies", "FROM names", "documents.content_hash =", "documents.content_hash IN")
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+async def test_walks_an_index(tmp_path: Path, question: str) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = await SqlLedger.open(f"sqlite:///{path}")
+    await searchable(ledger, 1)
+    await claimed(ledger, await accepted(ledger, 2), WORKER)
+    seen: list[tuple[str, Any]] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            first = parameters[0] if isinstance(parameters, list) else parameters
+            seen.append((statement, first))
+
+    for engine in (ledger._reader, ledger._writer._engine):
+        sa.event.listen(engine, "before_cursor_execute", note)
+    await QUESTIONS[question](ledger)
+    await ledger.close()
+    assert seen
+    plain = sa.create_engine(f"sqlite:///{path}")
+    with plain.connect() as conn:
+        for statement, parameters in seen:
+            plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            for *_, step in plan:
+                walks = step.startswith("SCAN") and step.split()[1] in BIG
+                assert not walks or "PRIMARY KEY" in step, (statement, step)
+                sorts = "TEMP B-TREE" in step and not any(s in statement for s in SORTED)
+                assert not sorts, (statement, step)
+    plain.dispose()
