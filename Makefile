@@ -28,7 +28,8 @@ up: setup ## start everything and serve it until Ctrl-C
 	@$(VENV)/bin/unjam up $(ARGS)
 
 test: setup ## all tests except the long ones, under ten minutes
-	@$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "not soak" $(ARGS)
+	@$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "not soak and not alone" $(ARGS)
+	@$(if $(ARGS),true,$(PYTEST) -m alone)
 
 check: setup ## lint, format, types, import directions, file lengths, notices, docs
 	@$(PY) -m ruff check .

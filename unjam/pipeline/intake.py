@@ -10,29 +10,24 @@ the reconciler rings for whatever no lane holds.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import time
-import unicodedata
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import uuid_utils
 
 from unjam.core.coalesce import Coalescer
 from unjam.core.document import Accepted, AcceptKind, Document, Pin, State, Submission, Ticket
-from unjam.core.errors import Backlogged, DependencyDown, NotFound, NotNow, TooLarge, UsageError
+from unjam.core.errors import Backlogged, DependencyDown, NotFound, TooLarge
 from unjam.core.ports import Blobs, BlobWriter, Ledger, Queue
+from unjam.pipeline.doorbell import Doorbell
+from unjam.pipeline.labels import clean_filename, clean_label
 
 _log = logging.getLogger("unjam.intake")
 
-MAX_NAME_CHARS = 255
-MAX_METADATA_BYTES = 16 * 1024
-MAX_METADATA_KEY_CHARS = 128
-MAX_LABEL_CHARS = 255
 MIN_FREE_BYTES = 64 * 1_048_576
 """Uploads stop here, so that the ledger on the same disk can still write what happens."""
 
@@ -40,145 +35,8 @@ COMMIT_FILES = 500
 """Files made durable together at most: an fsync costs about the same for one as for many."""
 
 _LINE = (State.RECEIVED, State.QUEUED)
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_DROPPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
-# -- what callers send, made safe -------------------------------------------------------------
-def clean_filename(raw: str) -> str:
-    """A name fit for showing: last path part, NFC (macOS sends NFD), no control characters.
-
-    It is a label and never used as a path. At most 255 characters, the extension kept.
-    """
-    name = raw.replace("\\", "/").rsplit("/", 1)[-1]
-    name = _printable(unicodedata.normalize("NFC", name)).strip()
-    if not name.strip("."):
-        return "document"
-    if len(name) > MAX_NAME_CHARS:
-        stem, dot, extension = name.rpartition(".")
-        keep = dot + extension if stem and len(extension) <= 16 else ""
-        name = name[: MAX_NAME_CHARS - len(keep)] + keep
-    return name
-
-
-def clean_label(raw: str, what: str) -> str:
-    """A user id or Idempotency-Key: NFC, trimmed.
-
-    Raises:
-        UsageError: too long or unprintable.
-    """
-    text = unicodedata.normalize("NFC", raw).strip()
-    if len(text) > MAX_LABEL_CHARS or _printable(text) != text:
-        raise UsageError(
-            f"{what} must be at most {MAX_LABEL_CHARS} printable characters", code="invalid_label"
-        )
-    return text
-
-
-def parse_metadata(raw: str | bytes) -> dict[str, Any]:
-    """The caller's metadata: a JSON object of scalars and lists of scalars, at most 16 KiB.
-
-    Raises:
-        UsageError: anything else; the message names the key.
-    """
-    size = len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
-    if size > MAX_METADATA_BYTES:
-        raise _bad_metadata(f"metadata is larger than {MAX_METADATA_BYTES} bytes")
-    try:
-        value = json.loads(raw, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise _bad_metadata(f"metadata is not JSON: {error}") from None
-    return check_metadata(value)
-
-
-def check_metadata(value: object) -> dict[str, Any]:
-    """*value* if it is valid metadata; see :func:`parse_metadata`."""
-    if not isinstance(value, dict):
-        raise _bad_metadata("metadata must be a JSON object")
-    for key, item in cast("dict[Any, Any]", value).items():
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_METADATA_KEY_CHARS:
-            raise _bad_metadata(f"metadata keys have 1 to {MAX_METADATA_KEY_CHARS} characters")
-        values = cast("list[Any]", item) if isinstance(item, list) else [item]
-        if not (_is_clean(key) and all(_is_scalar(v) for v in values)):
-            raise _bad_metadata(f"metadata {key!a} must be a scalar or a list of scalars")
-    return cast("dict[str, Any]", value)
-
-
-def _is_scalar(value: object) -> bool:
-    if isinstance(value, str):
-        return _is_clean(value)
-    if isinstance(value, bool) or value is None:
-        return True
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**63  # the vector store's integers
-    return isinstance(value, float) and math.isfinite(value)
-
-
-def _is_clean(text: str) -> bool:
-    """No NUL and no lone surrogate: databases refuse them."""
-    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not allowed")
-
-
-def _bad_metadata(detail: str) -> UsageError:
-    return UsageError(detail, code="invalid_metadata")
-
-
-def _printable(text: str) -> str:
-    return "".join(c for c in text if unicodedata.category(c) not in _DROPPED and c not in _BIDI)
-
-
-# -- the doorbell -----------------------------------------------------------------------------
-class Doorbell:
-    """Pushes accepted documents into their lanes soon after the answer, many at a time.
-
-    While one push is under way the next uploads gather, so concurrent uploads share a round
-    trip. Bounded: what does not fit, or fails, is left to the reconciler.
-    """
-
-    def __init__(
-        self, ledger: Ledger, queue: Queue, *, capacity: int = 10_000, batch: int = 500
-    ) -> None:
-        self._ledger = ledger
-        self._queue = queue
-        self._capacity = capacity
-        self._batch = batch
-        self._pending: deque[Ticket] = deque()
-        self._task: asyncio.Task[None] | None = None
-
-    def ring(self, tickets: Sequence[Ticket]) -> None:
-        """Never blocks and never raises."""
-        room = self._capacity - len(self._pending)
-        self._pending.extend(tickets[:room])
-        if self._pending and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._drain(), name="intake-doorbell")
-
-    async def _drain(self) -> None:
-        while self._pending:
-            count = min(self._batch, len(self._pending))
-            batch = [self._pending.popleft() for _ in range(count)]
-            try:
-                await self._queue.push(batch)
-                await self._ledger.mark_pushed(batch)
-            except NotNow as error:
-                self._pending.clear()
-                _log.info("documents accepted but not rung for yet: %s", error)
-            except Exception:
-                self._pending.clear()
-                _log.exception("the doorbell failed; the reconciler pushes these documents")
-
-    async def close(self, timeout_s: float = 2.0) -> None:
-        """Ring for what is pending, within *timeout_s*; the rest is the reconciler's."""
-        if self._task is not None and not self._task.done():
-            await asyncio.wait({self._task}, timeout=timeout_s)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-
-# -- intake -----------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Staged:
     """A file being streamed in: not durable, not known to anybody yet."""

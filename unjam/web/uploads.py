@@ -17,7 +17,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from unjam.core.errors import TooLarge, UsageError
-from unjam.pipeline.intake import MAX_METADATA_BYTES, Intake, Staged, parse_metadata
+from unjam.pipeline.intake import Intake, Staged
+from unjam.pipeline.labels import MAX_METADATA_BYTES, parse_metadata
 
 MAX_FILES = 100
 """Files of one request: each holds a file descriptor until the body is whole."""

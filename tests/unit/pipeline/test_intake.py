@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from unjam.core.document import Ticket
 from unjam.core.errors import DependencyDown, UsageError
-from unjam.pipeline.intake import Doorbell, clean_filename, clean_label, parse_metadata
+from unjam.pipeline.doorbell import Doorbell
+from unjam.pipeline.labels import clean_filename, clean_label, parse_metadata
 
 
 @given(st.text())

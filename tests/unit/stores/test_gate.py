@@ -9,6 +9,8 @@ import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.ledger import PIN, WORKER
 from unjam.core.document import Submission
 from unjam.stores.gate import Gate
@@ -39,6 +41,7 @@ def _saturate(url: str, number: int, ready: Event, stop: Event) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.alone
 async def test_heartbeat_beside_four_saturating_writers(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     ledger = await SqlLedger.open(url)
