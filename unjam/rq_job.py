@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
+import logging
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +20,9 @@ from urllib.parse import quote
 from unjam.app.house import House, settle_in
 from unjam.app.services import Services, open_services
 from unjam.core.document import Claim, ClaimKind, Ticket
-from unjam.core.errors import SetupError
+from unjam.core.errors import DependencyDown, LeaseLost, SetupError, UnjamError
 from unjam.core.lease import RENEW_S
+from unjam.core.outcome import Snooze
 from unjam.core.ports import WorkerRef
 from unjam.observe import words
 from unjam.observe.logs import configure_logging
@@ -31,23 +35,40 @@ from unjam.worker.identity import process_identity
 from unjam.worker.leases import LeaseKeeper
 from unjam.worker.task import Ended, QueueBooks, process
 
+DISPOSABLE = "RQ_WORKER_ID"
+"""RQ sets it in a forked work horse, which ends after its one job without its exit handlers."""
+
+UNFIT_PAUSE_S = 10.0
+"""A worker that cannot find the house holds its job this long: the reconciler rings again for the
+document meanwhile, so a fit worker has it at once, and this one burns at most one job a pause."""
+
+BREATH_S = 5.0
+"""What stopped this document stops the next one, too (as in ``worker.worker``)."""
+
+KEEP_S = 3.0
+"""How often a job that waits for a slot says that it is in hand."""
+
 
 def process_document(payload: str) -> str:
     """Process the document of the current RQ job; returns how it ended, for ``rq info``.
 
+    A worker whose settings fit another house, or none, leaves the document queued in the ledger
+    and says what to set; nothing is raised, so RQ's books show no failure that is none.
+
     Args:
         payload: JSON with ``doc_id`` and ``file_size``; the job's id says which enqueue it is.
-
-    Raises:
-        SetupError: the house in Redis is another one than this machine's settings point to. The
-            document stays queued in the ledger.
     """
     del payload  # the job id says it all; the payload is for people with grep
     current = current_ticket()
     if current is None:
         return "stale"
     ticket, connection = current
-    return _room().runner.run(_process(ticket, redis_url(connection)))
+    room = _room()
+    try:
+        return room.runner.run(_process(ticket, redis_url(connection)))
+    finally:
+        if DISPOSABLE in os.environ:
+            _leave(room)
 
 
 def redis_url(connection: Mapping[str, Any]) -> str:
@@ -84,24 +105,39 @@ def _room() -> _Room:
 
 
 def _leave(room: _Room) -> None:
-    if room.pid == os.getpid() and room.services is not None:
+    if room.pid == os.getpid():
         room.runner.run(_close(room))
 
 
 async def _close(room: _Room) -> None:
-    if room.parser is not None:
-        await room.parser.close()
-    if room.services is not None:
-        await room.services.close()
+    parser, services = room.parser, room.services
+    room.parser = room.services = room.tools = None
+    if parser is not None:
+        await parser.close()
+    if services is not None:
+        await services.close()
 
 
 async def _process(ticket: Ticket, url: str) -> str:
-    services, tools = await _furnish(url)
-    me = process_identity("stock")
-    claim = await _claim(services, ticket, me)
-    if claim is None:
+    try:
+        services, tools = await _furnish(url)
+    except UnjamError as error:
+        words.unfit_worker(ticket.document_id, ticket.enqueue_seq, error.detail, error.hint)
+        await asyncio.sleep(UNFIT_PAUSE_S)
+        return f"left queued: {error.detail}"
+    ended = await _work(ticket, services, tools)
+    if ended is None:
         return "stale"
-    attempt = Attempt(claim, alone=claim.suspect)
+    books = QueueBooks(services.queue, "", tools.checkpoint)  # RQ keeps its own books itself
+    await books.after(ticket, ended)
+    if isinstance(ended.outcome, Snooze):
+        await asyncio.sleep(min(ended.outcome.after_s, BREATH_S))
+    return str(ended.settled.state) if ended.settled else "lease_lost"
+
+
+async def _work(ticket: Ticket, services: Services, tools: Tools) -> Ended | None:
+    """How the attempt ended; None when the job is stale."""
+    me = process_identity("stock")
     task = asyncio.current_task()
 
     def lost(_: str) -> None:
@@ -109,50 +145,86 @@ async def _process(ticket: Ticket, url: str) -> str:
             task.cancel()
 
     keeper = LeaseKeeper(services.ledger, me, lost)
-    keeper.hold(attempt)
-    keeper.start()
+    keeper.start()  # in the ledger's list of processes before the claim: a death here is seen, too
     try:
+        claim = await _claim(services, ticket, me)
+        if claim is None:
+            return None
+        attempt = Attempt(claim, alone=claim.suspect)
+        keeper.hold(attempt)
         if attempt.alone:
             await services.ledger.report(attempt.progress())
-        ended: Ended = await process(attempt, tools, services.ledger)
+        return await process(attempt, tools, services.ledger)
+    except LeaseLost:
+        return Ended(None, None)
     finally:
         await keeper.stop()
-        await services.ledger.retire(me.id)
-    if ended.settled is not None and (ended.settled.ticket or ended.settled.state == "dead"):
-        books = QueueBooks(services.queue, me.id, tools.checkpoint)
-        await books.after(ticket, ended)
-    return str(ended.settled.state) if ended.settled else "lease_lost"
+        with contextlib.suppress(UnjamError):
+            await services.ledger.retire(me.id)
 
 
 async def _claim(services: Services, ticket: Ticket, me: WorkerRef) -> Claim | None:
-    """The claim; None when the job is stale. At the system-wide cap the job waits for a slot."""
-    while True:
-        cap = services.knobs()["RAG_MAX_CONCURRENT_JOBS"]
-        answer = (await services.ledger.claim([ticket], me, cap))[0]
-        if answer.kind is not ClaimKind.NO_SLOT:
-            return answer.claim
-        await asyncio.sleep(RENEW_S / 4)
+    """The claim; None when the job is stale. At the system-wide cap the job waits for a slot, and
+    while the ledger is away, for the ledger."""
+    said_at = -KEEP_S
+    try:
+        while True:
+            if time.monotonic() - said_at >= KEEP_S:
+                said_at = time.monotonic()
+                with contextlib.suppress(DependencyDown):
+                    await services.queue.keep(ticket, me.id)
+            try:
+                await services.knobs.refresh()  # its loop stood still between two jobs
+                cap = services.knobs()["RAG_MAX_CONCURRENT_JOBS"]
+                answer = (await services.ledger.claim([ticket], me, cap))[0]
+            except DependencyDown as error:
+                words.dependency_lost(error.code, error.detail)
+            else:
+                if answer.kind is not ClaimKind.NO_SLOT:
+                    return answer.claim
+            await asyncio.sleep(RENEW_S / 4)
+    finally:
+        with contextlib.suppress(DependencyDown):
+            await services.queue.let_go(ticket)
 
 
 async def _furnish(url: str) -> tuple[Services, Tools]:
+    """Everything the job needs, found through Redis.
+
+    Raises:
+        SetupError: the house in Redis is another one than this machine's settings point to, or
+            cannot be found. DependencyDown: Redis or the ledger is away.
+    """
     room = _room()
-    if room.services is None:
+    if room.services is None or room.tools is None:
         queue = RqQueue(url)
-        raw = await queue.read_house()
-        await queue.close()
+        try:
+            raw = await queue.read_house()
+        finally:
+            await queue.close()
         settings = Settings()  # type: ignore[call-arg]
+        configure_logging(settings, process="worker")
+        logging.getLogger("rq").propagate = False  # RQ prints its own lines itself
+        settings = settings.model_copy(update={"redis_url": url})
         if raw:
             settings = settle_in(settings, House.from_mapping(raw))
-        settings = settings.model_copy(update={"redis_url": url})
-        configure_logging(settings, process="worker")
-        room.services = await open_services(settings, role="stock")
-        if raw and raw.get("ledger_id") != room.services.ledger.id:
-            words.wrong_house(str(raw.get("ledger_id")), room.services.ledger.id)
-            raise SetupError(
-                "the queue belongs to another ledger than this worker's settings point to",
-                hint="Unset RAG_DATA_DIR and RAG_DATABASE_URL, or point them at "
-                f"{raw.get('data_dir')}.",
-            )
+        room.services = await _services(settings, raw)
         room.tools, room.parser = room.services.tools()
-    assert room.tools is not None
     return room.services, room.tools
+
+
+async def _services(settings: Settings, house: Mapping[str, str]) -> Services:
+    wrong = SetupError(
+        "the queue belongs to another ledger than this worker's settings point to",
+        hint="Unset RAG_DATA_DIR and RAG_DATABASE_URL for this worker, or point them at the "
+        f"queue's own: RAG_DATA_DIR={house.get('data_dir')}",
+    )
+    absent = settings.database_url is None and not (settings.data_dir / "ledger.db").exists()
+    if house and absent:  # not to be created here
+        raise wrong
+    services = await open_services(settings, role="stock")
+    if house and house.get("ledger_id") != services.ledger.id:
+        words.wrong_house(str(house.get("ledger_id")), services.ledger.id)
+        await services.close()
+        raise wrong
+    return services

@@ -182,10 +182,10 @@ _TABLE = (
     Reason(
         "embedding_unauthorised",
         "waiting",
-        "Every embedding key is refused (401).",
-        "Set a valid OPENAI_API_KEY; work goes on by itself afterwards.",
-        "모든 임베딩 키가 거부되었습니다(401).",
-        "올바른 OPENAI_API_KEY를 설정하세요. 이후 자동으로 재개됩니다.",
+        "Every embedding key is refused (401), or the worker has none.",
+        "Set a valid OPENAI_API_KEY for every worker, stock RQ workers too; work goes on by itself afterwards.",
+        "모든 임베딩 키가 거부되었거나(401) 워커에 키가 없습니다.",
+        "모든 워커(기본 RQ 워커 포함)에 올바른 OPENAI_API_KEY를 설정하세요. 이후 자동으로 재개됩니다.",
     ),
     Reason(
         "embedding_down",

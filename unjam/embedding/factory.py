@@ -15,6 +15,9 @@ from unjam.embedding.service import EmbeddingService
 from unjam.embedding.shared_limiter import SharedLimiter
 from unjam.settings import Settings
 
+NO_KEY_RETRY_S = 15.0
+"""Another worker may have what this one lacks: the document does not wait for long."""
+
 
 def build_embedder(
     settings: Settings,
@@ -66,7 +69,8 @@ class ConfiguredProviders:
         self._made: dict[tuple[str, Lane], Provider] = {}
 
     def get(self, fingerprint: Fingerprint, lane: Lane) -> Provider:
-        """Raises DependencyDown (embedding_down) when the pinned endpoint is not configured."""
+        """Raises DependencyDown: embedding_unauthorised without any key (a stock RQ worker finds
+        everything in Redis but secrets), embedding_down when another endpoint is configured."""
         key = (fingerprint.id, lane)
         if key not in self._made:
             self._made[key] = self._make(fingerprint, lane)
@@ -80,14 +84,22 @@ class ConfiguredProviders:
     def _make(self, fingerprint: Fingerprint, lane: Lane) -> Provider:
         if is_local(fingerprint):
             return self._local(fingerprint)
-        configured = clean_endpoint(self._settings.openai_base_url)
-        if fingerprint.endpoint != configured or not len(self._keys):
-            where = configured if len(self._keys) else "the local model"
+        if not len(self._keys):
             raise DependencyDown(
-                f"Pinned to {fingerprint.model} at {fingerprint.endpoint}, but {where} is set",
+                f"This worker has no key for {fingerprint.model} at {fingerprint.endpoint}: set "
+                "OPENAI_API_KEY (and OPENAI_BASE_URL) in its environment",
+                code="embedding_unauthorised",
+                hint="Set OPENAI_API_KEY and OPENAI_BASE_URL for that worker, and restart it.",
+                retry_after_s=NO_KEY_RETRY_S,
+            )
+        configured = clean_endpoint(self._settings.openai_base_url)
+        if fingerprint.endpoint != configured:
+            raise DependencyDown(
+                f"Pinned to {fingerprint.model} at {fingerprint.endpoint}, but this worker's "
+                f"OPENAI_BASE_URL is {configured}",
                 code="embedding_down",
                 hint="Set OPENAI_BASE_URL and a key for that endpoint, or upload it again.",
-                retry_after_s=60.0,
+                retry_after_s=NO_KEY_RETRY_S,
             )
         from unjam.embedding.openai import OpenAIProvider
 

@@ -210,6 +210,16 @@ def watchdog_fault(error: BaseException) -> None:
         _log.error("Fault in the watchdog; its next round comes", exc_info=error)
 
 
+def unfit_worker(document_id: str, seq: int, detail: str, hint: str) -> None:
+    """A stock worker cannot work for this house; the document stays queued."""
+    _say(
+        logging.ERROR,
+        f"Job {document_id}-{seq} is left queued: this worker is not set up for it",
+        detail=detail,
+        hint=hint,
+    )
+
+
 def wrong_house(wanted: str, found: str) -> None:
     """The queue belongs to another ledger than this process was pointed at."""
     _say(

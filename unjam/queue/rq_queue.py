@@ -108,6 +108,15 @@ class RqQueue(RqBooks):
         # Not tried again: a lost answer leaves its tickets in the intermediate list, to the audit.
         return await self._link.run("take", names, args, again=False)
 
+    async def keep(self, ticket: Ticket, worker: str) -> None:
+        """A stock worker's job is in hand and not claimed yet: good for ``STRANDED_S``."""
+        record = f"{time.time():.3f} {ticket.lane or PROCESSING} {worker}"
+        await self._link.call(lambda: self._link.redis.hset(keys.TAKEN, ticket.job_id, record))
+
+    async def let_go(self, ticket: Ticket) -> None:
+        """Claimed, or stale: the opposite of ``keep``."""
+        await self._link.call(lambda: self._link.redis.hdel(keys.TAKEN, ticket.job_id))
+
     async def strand(self, workers: Sequence[str]) -> list[Ticket]:
         """These workers are dead: what they took counts as absent now; they leave RQ's books."""
         if not workers:

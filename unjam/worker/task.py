@@ -120,9 +120,10 @@ class QueueBooks:
             words.redis_lost(error.detail)
 
     async def _after(self, items: Sequence[tuple[Ticket, Ended]]) -> None:
-        again = [e.settled.ticket for _, e in items if e.settled and e.settled.ticket]
+        settled = [e.settled for _, e in items if e.settled is not None]
+        again = [s.ticket for s in settled if s.ticket and s.state is not State.DEAD]
         if again:
             await self._queue.push(again)
-        dead = [t for t, e in items if e.settled is not None and e.settled.state == State.DEAD]
+        dead = [s.ticket for s in settled if s.ticket and s.state is State.DEAD]
         if dead:
             await self._queue.park(dead)
