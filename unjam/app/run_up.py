@@ -15,6 +15,7 @@ from unjam.core.errors import DependencyDown, SetupError
 from unjam.observe.logs import configure_logging
 from unjam.queue.rq_queue import RqQueue
 from unjam.settings import Settings
+from unjam.worker.boot import set_title
 from unjam.worker.children import Command
 from unjam.worker.embedded import ServerPlan, plan_chroma, plan_valkey
 from unjam.worker.supervisor import ChildSpec, Happening, Supervisor, Tier
@@ -50,17 +51,19 @@ def main(
             not come up.
     """
     configure_logging(settings, process="up")
+    set_title("unjam up")
     return asyncio.run(_main(settings, UpOptions(workers, host, port, dashboard_port)))
 
 
 async def _main(settings: Settings, options: UpOptions) -> int:
     began = time.monotonic()
-    options = replace(
-        options,
-        port=_port(options.host, options.port, "--port"),
-        dashboard_port=_port(options.host, options.dashboard_port, "--dashboard-port"),
-    )
     async with Supervisor(settings.data_dir, settings.log_dir, _listener(_say)) as supervisor:
+        # After the lock: a second run is told so, and a killed run's API is gone from its port.
+        options = replace(
+            options,
+            port=_port(options.host, options.port, "--port"),
+            dashboard_port=_port(options.host, options.dashboard_port, "--dashboard-port"),
+        )
         plans = await _plans(settings)
         urls = {f"{_KIND[p.name]}_url": p.url for p in plans}
         settings = settings.model_copy(update=urls)

@@ -14,16 +14,22 @@ from unjam.observe import words
 from unjam.observe.logs import configure_logging
 from unjam.queue.lanes import DEFAULT_LANES, parse_type_queues
 from unjam.settings import Settings
+from unjam.worker.boot import set_title, title
 from unjam.worker.identity import process_identity
 from unjam.worker.worker import Worker, WorkerOptions
 
 BEAT_S = 5.0
+
+TITLE = "rq worker rag_processing (unjam)"
+"""So that ``ps aux | grep "rq worker"`` and ``pkill -f "rq worker"`` meet ours, too."""
 
 
 def main(settings: Settings | None = None, lanes: Sequence[str] = ()) -> int:
     """Blocks until the worker has drained; 0."""
     settings = found(settings or Settings())  # type: ignore[call-arg]
     configure_logging(settings, process="worker")
+    if not title().startswith("rq worker"):  # started by hand: nobody gave it a title yet
+        set_title(TITLE)
     import uvloop
 
     return uvloop.run(_main(settings, lanes))

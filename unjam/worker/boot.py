@@ -38,6 +38,17 @@ def set_title(title: str) -> None:
     ctypes.memmove(start, raw, len(raw))
 
 
+def title() -> str:
+    """What this process shows now."""
+    return (
+        Path("/proc/self/cmdline")
+        .read_bytes()
+        .replace(b"\0", b" ")
+        .decode(errors="replace")
+        .strip()
+    )
+
+
 def die_with_parent(parent: int, death_signal: int, grace_s: float = ORPHAN_GRACE_S) -> None:
     """Get *death_signal* when *parent* ends, and SIGKILL *grace_s* later.
 

@@ -1,0 +1,363 @@
+"""``unjam up`` as an operator runs it: a process, free ports, signals, kills."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fixtures.stack import FAST
+from unjam.testing.openai_process import FakeOpenAI
+from unjam.testing.wait import until
+from unjam.worker.identity import process_start
+
+pytestmark = pytest.mark.slow
+UNJAM = str(Path(sys.executable).parent / "unjam")
+OURS = ("RAG_", "OPENAI_", "SLACK_", "UNJAM_", "ADMIN_")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Up:
+    """One ``unjam up``; ``start`` again goes on with the same folder and ports."""
+
+    def __init__(self, folder: Path, openai_url: str) -> None:
+        self.data_dir = folder / "data"
+        self.port, self.dashboard_port = free_port(), free_port()
+        self.log = folder / "up.log"
+        self._env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(OURS)},
+            "OPENAI_BASE_URL": openai_url,
+            "OPENAI_API_KEY": "sk-up",
+            "RAG_EMBEDDING_MODEL": "fake-up",
+            **FAST,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def command(self, *more: str) -> list[str]:
+        ports = ["--port", str(self.port), "--dashboard-port", str(self.dashboard_port)]
+        return [UNJAM, "up", "--data-dir", str(self.data_dir), *ports, *more]
+
+    def start(self) -> Up:
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                self.command(), env=self._env, stdout=out, stderr=out, start_new_session=True
+            )
+        return self
+
+    def another(self, *more: str) -> subprocess.CompletedProcess[str]:
+        """A further ``unjam up`` that is expected to end at once."""
+        return subprocess.run(
+            self.command(*more), env=self._env, capture_output=True, text=True, timeout=60
+        )
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    async def ended(self, deadline_s: float) -> int:
+        assert self.process is not None
+        return await asyncio.to_thread(self.process.wait, deadline_s)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    async def ready(self, client: httpx.AsyncClient) -> None:
+        async def status() -> int:
+            assert self.process is not None
+            assert self.process.poll() is None, self.output()
+            try:
+                return (await client.get(f"{self.base}/readyz")).status_code
+            except httpx.HTTPError:
+                return 0
+
+        await until("ready", status, lambda code: code == 200, deadline_s=60)
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def titles(self) -> dict[int, str]:
+        """pid → what ps shows, of the top process and everything below it."""
+        return {pid: title_of(pid) for pid in [self.pid, *descendants(self.pid)]}
+
+    def pids_titled(self, start: str) -> list[int]:
+        return [pid for pid, title in self.titles().items() if title.startswith(start)]
+
+
+def title_of(pid: int) -> str:
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return raw.replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def descendants(top: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] not in "ZX":
+                parents[int(folder.name)] = int(fields[1])
+    below, found = {top}, list[int]()
+    while fresh := [pid for pid, parent in parents.items() if parent in below - {0}]:
+        for pid in fresh:
+            del parents[pid]
+        below |= set(fresh)
+        found += fresh
+    return found
+
+
+def lives(pids: dict[int, int | None]) -> list[str]:
+    """Which of these processes (pid → start) still run."""
+    return [f"{p} {title_of(p)}" for p, start in pids.items() if process_start(p) == start]
+
+
+def noted(pids: list[int]) -> dict[int, int | None]:
+    return {pid: process_start(pid) for pid in pids}
+
+
+async def gone(pids: dict[int, int | None], within_s: float) -> None:
+    async def left() -> list[str]:
+        return lives(pids)
+
+    await until("nothing is left running", left, lambda some: not some, deadline_s=within_s)
+
+
+async def upload(up: Up, client: httpx.AsyncClient, *texts: str) -> list[str]:
+    ids: list[str] = []
+    for number, text in enumerate(texts):
+        files = {"file": (f"note-{number}.txt", text.encode(), "text/plain")}
+        answer = await client.post(f"{up.base}/api/rag/documents", files=files)
+        assert answer.status_code == 202, answer.text
+        ids.append(answer.json()["id"])
+    return ids
+
+
+async def equation(up: Up, client: httpx.AsyncClient) -> dict[str, int]:
+    return (await client.get(f"{up.base}/api/rag/ledger")).json()
+
+
+async def all_searchable(up: Up, client: httpx.AsyncClient, count: int) -> None:
+    async def seen() -> dict[str, int]:
+        return await equation(up, client)
+
+    found = await until(
+        "all are searchable", seen, lambda e: e["searchable"] == count, deadline_s=60, every_s=0.1
+    )
+    assert found["accepted"] == count
+    assert found["missing"] == found["dead"] == 0
+
+
+def notes(count: int, of: str) -> list[str]:
+    return [f"Note {n} about {of}: pump {n} is serviced in week {n + 10}." for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, fake_openai_process: FakeOpenAI
+) -> Iterator[Up]:
+    """One system for all tests that leave it standing; its internal ports are taken."""
+    up = Up(tmp_path_factory.mktemp("up"), fake_openai_process.url)
+    with ExitStack() as held:
+        for port in (6379, 8000):
+            blocker = held.enter_context(socket.socket())
+            try:  # where somebody else listens already, that is as good
+                blocker.bind(("127.0.0.1", port))
+                blocker.listen()
+            except OSError:
+                continue
+        up.start()
+        try:
+            yield up
+        finally:
+            up.kill()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, fake_openai: FakeOpenAI) -> Iterator[Up]:
+    up = Up(tmp_path, fake_openai.url)
+    yield up
+    up.kill()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=20) as made:
+        yield made
+
+
+async def test_ready_and_says_where_everything_is(running: Up, client: httpx.AsyncClient) -> None:
+    await running.ready(client)
+
+    async def said() -> str:
+        return running.output()
+
+    text = await until("it says so", said, lambda s: "ready for documents after" in s)
+    assert re.search(r"port 6379 is taken: valkey is on \d+", text)
+    assert re.search(r"port 8000 is taken: chroma is on \d+", text)
+    assert f"{running.base}/api/rag" in text
+    assert "text is sent to http://127.0.0.1" in text
+    assert str(running.data_dir) in text
+    assert "sk-up" not in text
+
+
+async def test_titles_in_ps(running: Up, client: httpx.AsyncClient) -> None:
+    await running.ready(client)
+    titles = sorted(running.titles().values())
+    assert title_of(running.pid) == "unjam up"
+    workers = [f"rq worker rag_processing (unjam worker {n})" for n in (1, 2)]
+    assert [t for t in titles if "rq worker" in t] == workers, "what the runbook's pkill meets"
+    assert [t for t in titles if t.startswith("unjam")][:1] == ["unjam api"]
+    assert titles.count("unjam api") == titles.count("unjam watchdog") == 1
+    assert sum(t.startswith("chroma run --path") for t in titles) == 1
+    assert sum("valkey-server" in t or "redis-server" in t for t in titles) == 1
+    known = ("unjam ", "rq worker", "chroma run", "valkey-server", "redis-server")
+    assert [t for t in titles if not t.lstrip("/").startswith(known) and "-server" not in t] == []
+
+
+async def test_only_the_owner_reads_house_and_token(running: Up, client: httpx.AsyncClient) -> None:
+    await running.ready(client)
+    answer = await client.get(f"{running.base}/api/rag/admin/settings")
+    assert answer.status_code in (401, 403, 404)
+    for name in ("house.json", "admin-token"):
+        mode = stat.S_IMODE((running.data_dir / name).stat().st_mode)
+        assert mode == 0o600, f"{name}: {mode:o}"
+    assert "sk-up" not in (running.data_dir / "house.json").read_text()
+
+
+async def test_a_killed_worker_is_replaced_and_its_documents_finish(
+    running: Up, client: httpx.AsyncClient, fake_openai: FakeOpenAI
+) -> None:
+    await running.ready(client)
+    before = (await equation(running, client))["accepted"]
+    fake_openai.control(latency_ms=1500)
+    await upload(running, client, *notes(12, "a killed worker"))
+
+    async def at_work() -> int:
+        return (await equation(running, client))["running"]
+
+    await until("documents are in flight", at_work, lambda n: n >= 12)
+    (victim,) = running.pids_titled("rq worker rag_processing (unjam worker 1)")
+    os.kill(victim, signal.SIGKILL)
+    killed = time.monotonic()
+    await all_searchable(running, client, before + 12)
+    took_s = time.monotonic() - killed
+    assert took_s < 20, f"{took_s:.1f} s"
+    (successor,) = running.pids_titled("rq worker rag_processing (unjam worker 1)")
+    assert successor != victim
+    assert f"worker-1 ({victim}) died: signal 9; restarting" in running.output()
+    body = {"query": "pump 7 killed worker", "k": 3}
+    answer = await client.post(f"{running.base}/api/rag/search", json=body)
+    assert len(answer.json()["hits"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        pytest.param((), "another `unjam up` runs on", id="the same folder"),
+        pytest.param(("--port", "API"), "choose another port with --port", id="the API's port"),
+        pytest.param(
+            ("--dashboard-port", "API"), "with --dashboard-port", id="the dashboard's port"
+        ),
+    ],
+)
+async def test_what_cannot_start_says_why_in_a_line(
+    running: Up, client: httpx.AsyncClient, tmp_path: Path, more: tuple[str, ...], wanted: str
+) -> None:
+    await running.ready(client)
+    other = Up(tmp_path, "http://127.0.0.1:9/v1")
+    if not more:
+        other.data_dir = running.data_dir
+    told = [str(running.port) if word == "API" else word for word in more]
+    done = await asyncio.to_thread(other.another, *told)
+    assert done.returncode == 2
+    assert wanted in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 2, "one line and a hint"
+    if more:
+        assert f"port {running.port} on 127.0.0.1" in done.stderr
+    await running.ready(client)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+async def test_a_signal_stops_everything_in_order(
+    fresh: Up, client: httpx.AsyncClient, fake_openai: FakeOpenAI, number: signal.Signals
+) -> None:
+    fresh.start()
+    await fresh.ready(client)
+    fake_openai.control(latency_ms=500)
+    await upload(fresh, client, *notes(6, "a signal"))
+    everything = noted(list(fresh.titles()))
+    began = time.monotonic()
+    os.kill(fresh.pid, number)
+    assert await fresh.ended(30) == 0, fresh.output()
+    assert time.monotonic() - began < 30
+    assert lives(everything) == []
+    assert "stopped in order; every accepted document is safe" in fresh.output()
+    assert "Traceback" not in fresh.output()
+    assert "was killed" not in fresh.output()
+    log = "".join(p.read_text(errors="replace") for p in (fresh.data_dir / "logs").iterdir())
+    assert "Worker stopped cleanly" in log
+
+
+async def test_killed_at_the_top_nothing_outlives_it_and_the_next_run_goes_on(
+    fresh: Up, client: httpx.AsyncClient, fake_openai: FakeOpenAI
+) -> None:
+    fresh.start()
+    await fresh.ready(client)
+    fake_openai.control(latency_ms=60_000)
+    ids = await upload(fresh, client, *notes(8, "a kill at the top"))
+
+    async def at_work() -> int:
+        return (await equation(fresh, client))["running"]
+
+    await until("documents are in flight", at_work, lambda n: n == 8)
+    everything = noted(list(fresh.titles()))
+    assert len(everything) >= 7
+    os.kill(fresh.pid, signal.SIGKILL)
+    await gone(everything, within_s=10.0)
+    await fresh.ended(5)
+
+    fresh.start()
+    await fresh.ready(client)
+    everything = noted(list(fresh.titles()))
+    # Once more, and the next run comes at once: it ends what is left and takes over the ports.
+    os.kill(fresh.pid, signal.SIGKILL)
+    await fresh.ended(5)
+    fake_openai.control(latency_ms=0)
+    fresh.start()
+    await fresh.ready(client)
+    assert lives(everything) == []
+    await all_searchable(fresh, client, len(ids))
+    assert "Traceback" not in fresh.output()
