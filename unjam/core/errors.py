@@ -19,6 +19,9 @@ Each says what is wrong (*detail*) and what to do next (*hint*); *code* is stabl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class UnjamError(Exception):
     """Base of all. ``str()`` of it is fit for a user."""
@@ -88,13 +91,28 @@ class DependencyDown(NotNow):
         self.throttled = throttled
 
 
-class DocumentRejected(UnjamError):
+class _DocumentTrouble(UnjamError):
+    """*evidence*: what a person needs to judge it (signal, memory, CPU time, output, limits)."""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str = "",
+        hint: str = "",
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail, code=code, hint=hint)
+        self.evidence: dict[str, Any] = dict(evidence or {})
+
+
+class DocumentRejected(_DocumentTrouble):
     """These bytes will never become text. *code* is a dead reason of ``core.reasons``."""
 
     code = "unparseable"
 
 
-class DocumentFailed(UnjamError):
+class DocumentFailed(_DocumentTrouble):
     """This document's attempt failed, and another may succeed. *code* as in ``core.reasons``."""
 
     code = "processing_error"

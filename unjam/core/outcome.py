@@ -29,6 +29,7 @@ class Retry:
     reason: str
     detail: str
     after_s: float
+    evidence: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,8 +116,10 @@ def _raise_worst(texts: Sequence[str], answers: Mapping[str, Answer]) -> None:
     }
     for text, error in errors.items():
         if isinstance(error, DocumentRejected):
-            detail = f"Chunk {texts.index(text)} of this window: {error.detail}"
-            raise DocumentRejected(detail, code=error.code, hint=error.hint)
+            number = texts.index(text)
+            detail = f"Chunk {number} of this window: {error.detail}"
+            evidence = {**error.evidence, "text": number}
+            raise DocumentRejected(detail, code=error.code, hint=error.hint, evidence=evidence)
     for error in errors.values():
         raise error
 

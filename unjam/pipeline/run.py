@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from unjam.core.backoff import full_jitter
 from unjam.core.chunk import Chunk
@@ -34,6 +36,9 @@ WINDOWS_IN_FLIGHT = 3
 
 PARSE_TRIES = 2
 """A crash of the parsing child is tried once more; the same bytes rarely do better later."""
+
+EXCERPT = 4000
+"""Characters of a traceback that go into a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +161,13 @@ async def _embed_and_store(attempt: Attempt, tools: Tools, window: Sequence[Chun
     claim = attempt.claim
     attempt.enter(State.EMBEDDING)
     began = time.monotonic()
-    vectors = await tools.embedder.passages(
-        [chunk.text for chunk in window], claim.pin, alone=claim.suspect
-    )
+    try:
+        vectors = await tools.embedder.passages(
+            [chunk.text for chunk in window], claim.pin, alone=claim.suspect
+        )
+    except DocumentRejected as error:
+        error.evidence |= _refused(window, error.evidence.pop("text", None))
+        raise
     attempt.spent("embed", began)
     tools.checkpoint(Step.EMBEDDED)
     attempt.enter(State.STORING)
@@ -170,6 +179,14 @@ async def _embed_and_store(attempt: Attempt, tools: Tools, window: Sequence[Chun
     tools.checkpoint(Step.STORED)
 
 
+def _refused(window: Sequence[Chunk], number: object) -> dict[str, Any]:
+    """Which chunk the endpoint refuses; of a whole window when it did not say."""
+    if not isinstance(number, int) or not 0 <= number < len(window):
+        return {"chunks_from": window[0].index, "chunks_to": window[-1].index}
+    chunk = window[number]
+    return {"chunk": chunk.index, "page": chunk.page, "excerpt": chunk.text[:300]}
+
+
 def outcome_of(claim: Claim, error: Exception) -> Outcome:
     """How an attempt that raised *error* ends. Pure.
 
@@ -178,7 +195,7 @@ def outcome_of(claim: Claim, error: Exception) -> Outcome:
     """
     match error:
         case DocumentRejected():
-            return Dead(error.code, error.detail)
+            return Dead(error.code, error.detail, error.evidence)
         case DependencyDown():
             return Snooze(error.code, error.detail, error.retry_after_s, error.throttled)
         case NotNow():
@@ -186,12 +203,20 @@ def outcome_of(claim: Claim, error: Exception) -> Outcome:
         case DocumentFailed() if (
             REASONS[error.code].kind == "dead" and claim.errors + 1 >= PARSE_TRIES
         ):
-            return Dead(error.code, error.detail)
+            return Dead(error.code, error.detail, error.evidence)
+        case DocumentFailed():
+            detail, evidence = f"{error.code}: {error.detail}", error.evidence
         case UnjamError():
-            detail = f"{error.code}: {error.detail}"
+            detail, evidence = f"{error.code}: {error.detail}", _origin(error)
         case _:
-            detail = f"{type(error).__name__}: {error}"
-    return Retry("processing_error", detail[:2000], full_jitter(claim.errors + 1))
+            detail, evidence = f"{type(error).__name__}: {error}", _origin(error)
+    return Retry("processing_error", detail[:2000], full_jitter(claim.errors + 1), evidence)
+
+
+def _origin(error: Exception) -> dict[str, Any]:
+    """Where an error of our own came from."""
+    lines = traceback.format_exception(error)
+    return {"exception": type(error).__name__, "traceback": "".join(lines)[-EXCERPT:]}
 
 
 def _first(raised: Exception) -> Exception:

@@ -19,51 +19,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from unjam.core.chunk import Chunk
-from unjam.core.errors import DependencyDown, DocumentFailed, DocumentRejected, SetupError
+from unjam.core.errors import DocumentFailed, SetupError
 from unjam.core.ports import ParseJob
+from unjam.pipeline.verdict import Exit, Interrupted, limits, raise_result, verdict
 from unjam.pipeline.zygote import CHUNKS, FRAME_HEAD, MESSAGE_BYTES, encode_job
 
 _RETRIES = 2
 _START_S = 60.0
 _EXIT_S = 10.0
+_LAST_WORD_S = 1.0
 _MAX_FRAME_BYTES = 64 << 20
 _BUFFER_BYTES = 256 << 10
 _BOOT = "from unjam.pipeline.zygote import main; main()"
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "UNJAM_TESTING", "LD_LIBRARY_PATH")
-_CRASHES = frozenset(
-    {
-        signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE,
-        signal.SIGTRAP, signal.SIGSYS, signal.SIGXFSZ,
-    }
-)  # fmt: skip
-_NEAR_CAP = 0.5
-"""A fatal signal at this share of the memory cap is called a lack of memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Exit:
-    """How a child ended, as the zygote saw it; *gone* when the zygote ended itself."""
-
-    signal: int = 0
-    status: int = 0
-    rss_bytes: int = 0
-    stderr: str = ""
-    gone: bool = False
-
-
-class _Interrupted(Exception):
-    """The child ended through no fault of the document."""
 
 
 class SandboxParser:
@@ -117,11 +94,12 @@ class SandboxParser:
                 finally:
                     await run.close()
                 return
-            except _Interrupted as interruption:
+            except Interrupted as interruption:
                 if attempt == _RETRIES:
                     raise DocumentFailed(
                         f"The parse was interrupted {attempt + 1} times: {interruption}",
                         code="processing_error",
+                        evidence=limits(job),
                     ) from None
 
     async def close(self) -> None:
@@ -153,7 +131,7 @@ class _Zygote:
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._exits: dict[int, asyncio.Future[_Exit]] = {}
+        self._exits: dict[int, asyncio.Future[Exit]] = {}
         self._next_id = 0
         self._loop.add_reader(control.fileno(), self._on_readable)
 
@@ -195,11 +173,11 @@ class _Zygote:
                 await asyncio.sleep(0.002)  # the zygote is busy forking
             except OSError as error:
                 self._gone()
-                raise _Interrupted(f"the parsing parent is gone ({error})") from None
+                raise Interrupted(f"the parsing parent is gone ({error})") from None
 
-    def enlist(self) -> tuple[int, asyncio.Future[_Exit]]:
+    def enlist(self) -> tuple[int, asyncio.Future[Exit]]:
         self._next_id += 1
-        future: asyncio.Future[_Exit] = self._loop.create_future()
+        future: asyncio.Future[Exit] = self._loop.create_future()
         self._exits[self._next_id] = future
         return self._next_id, future
 
@@ -228,7 +206,7 @@ class _Zygote:
             )
         for future in self._exits.values():
             if not future.done():
-                future.set_result(_Exit(gone=True))
+                future.set_result(Exit(gone=True))
         self._exits.clear()
 
     def _on_readable(self) -> None:
@@ -253,7 +231,13 @@ class _Zygote:
         future = self._exits.pop(message["id"], None)
         if future is not None and not future.done():
             future.set_result(
-                _Exit(message["signal"], message["status"], message["rss"], message["err"])
+                Exit(
+                    message["signal"],
+                    message["status"],
+                    message["rss"],
+                    message.get("cpu", 0.0),
+                    message["err"],
+                )
             )
 
 
@@ -280,7 +264,8 @@ class _Run:
             kind, value = frame
             if kind != CHUNKS:
                 self._over = True
-                _raise_result(value, self._job)
+                if value["kind"] != "ok":
+                    raise_result(value, self._job, await self._evidence())
                 return
             yield [Chunk(*row) for row in value]
 
@@ -289,7 +274,7 @@ class _Run:
         if self._writer is not None:
             self._writer.transport.abort()
         if not self._over and not self._exit.done() and self._zygote.alive:
-            with contextlib.suppress(_Interrupted):
+            with contextlib.suppress(Interrupted):
                 await self._zygote.send({"kill": self._id})
         self._zygote.forget(self._id)
 
@@ -317,13 +302,24 @@ class _Run:
                     raise DocumentFailed("The child sent nonsense.", code="parser_crashed")
                 payload = await reader.readexactly(length)
         except TimeoutError:
+            await self._zygote.send({"kill": self._id})
             raise DocumentFailed(
-                f"Parsing took longer than {self._job.wall_s:g} s.", code="parser_timeout"
+                f"Parsing took longer than {self._job.wall_s:g} s.",
+                code="parser_timeout",
+                evidence=await self._evidence(),
             ) from None
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
         self._wall_s = max(0.001, self._wall_s - (loop.time() - began))
         return kind, orjson.loads(payload)
+
+    async def _evidence(self) -> dict[str, Any]:
+        """The end of a child that has spoken its last word, if it comes soon; else the limits."""
+        try:
+            ended = await asyncio.wait_for(asyncio.shield(self._exit), _LAST_WORD_S)
+        except TimeoutError:
+            return limits(self._job)
+        return limits(self._job) if ended.gone else ended.evidence(self._job)
 
     async def _verdict(self) -> Exception:
         """Why the child ended without a result."""
@@ -332,44 +328,7 @@ class _Run:
         except TimeoutError:  # its socket is closed, yet it lives: it is killed by `close`
             return DocumentFailed("The child closed its socket.", code="parser_crashed")
         self._over = True
-        if ended.gone:
-            return _Interrupted("the parsing parent died")
-        if ended.status == -1 and not ended.signal:
-            return _Interrupted(f"no child could be started ({ended.stderr})")
-        cap = self._job.memory_bytes
-        evidence = (
-            f"signal {ended.signal}, exit status {ended.status}, "
-            f"{ended.rss_bytes >> 20} MiB resident, cap {cap >> 20} MiB"
-        )
-        if ended.stderr.strip():
-            evidence += f"; it said: {ended.stderr.strip()[-500:]}"
-        if ended.signal == signal.SIGXCPU:
-            return DocumentFailed(
-                f"Parsing used more than {self._job.cpu_s:g} s of CPU time ({evidence}).",
-                code="parser_timeout",
-            )
-        starved = ended.rss_bytes > cap * _NEAR_CAP or "memory" in ended.stderr.lower()
-        if starved and (ended.signal in _CRASHES or ended.signal == signal.SIGKILL or ended.status):
-            return DocumentFailed(f"Parsing ran out of memory ({evidence}).", code="parser_memory")
-        if ended.signal and ended.signal not in _CRASHES:
-            return _Interrupted(f"the child got signal {ended.signal}")
-        return DocumentFailed(f"The parser crashed ({evidence}).", code="parser_crashed")
-
-
-def _raise_result(result: dict[str, str], job: ParseJob) -> None:
-    kind = result["kind"]
-    if kind == "ok":
-        return
-    code, detail = result["code"], result["detail"]
-    if kind == "rejected":
-        raise DocumentRejected(detail, code=code)
-    if kind == "down":
-        raise DependencyDown(detail, code=code)
-    if kind == "setup":
-        raise SetupError(detail)
-    if code == "parser_memory":
-        detail = f"Parsing needs more than {job.memory_bytes >> 20} MiB ({detail})."
-    raise DocumentFailed(detail, code=code)
+        return verdict(ended, self._job)
 
 
 def _environment() -> dict[str, str]:

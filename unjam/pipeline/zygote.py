@@ -26,6 +26,7 @@ import signal
 import socket
 import struct
 import sys
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -179,10 +180,10 @@ class _Zygote:
             _kill(pid)  # what it may have left in its group
             with contextlib.suppress(BlockingIOError, OSError):
                 err = os.read(child.stderr, 65_536)[-_STDERR_TAIL:].decode("utf-8", "replace")
-                self._report(child.id, _exit_report(status, usage.ru_maxrss, err))
+                self._report(child.id, _exit_report(status, usage, err))
                 os.close(child.stderr)
                 continue
-            self._report(child.id, _exit_report(status, usage.ru_maxrss, ""))
+            self._report(child.id, _exit_report(status, usage, ""))
             os.close(child.stderr)
 
     def _report(self, number: int, report: dict[str, Any]) -> None:
@@ -190,10 +191,12 @@ class _Zygote:
             self._control.send(orjson.dumps({"id": number, **report}))
 
 
-def _exit_report(status: int, maxrss_kib: int, err: str) -> dict[str, Any]:
+def _exit_report(status: int, usage: resource.struct_rusage, err: str) -> dict[str, Any]:
     ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-    return {"signal": ended_by, "status": code, "rss": maxrss_kib * 1024, "err": err}
+    cpu_s = usage.ru_utime + usage.ru_stime
+    rss = usage.ru_maxrss * 1024
+    return {"signal": ended_by, "status": code, "rss": rss, "cpu": cpu_s, "err": err}
 
 
 def _kill(pid: int) -> None:
@@ -276,6 +279,7 @@ def _work(job: ParseJob, data: int) -> None:
             where = where.tb_next
         place = f" ({where.tb_frame.f_code.co_qualname}, line {where.tb_lineno})" if where else ""
         detail = f"{type(error).__name__}: {error}"[:800] + place
+        os.write(2, traceback.format_exc().encode("utf-8", "replace")[-_STDERR_TAIL:])
         result = {"kind": "failed", "code": "parser_crashed", "detail": detail}
     _send(sock, RESULT, result)
 

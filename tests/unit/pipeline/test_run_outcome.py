@@ -44,6 +44,26 @@ def test_an_unknown_error_is_the_document_s_and_is_tried_again_later() -> None:
     assert 0 < outcome.after_s <= 8.0
 
 
+def test_the_evidence_of_an_error_reaches_the_outcome() -> None:
+    child = {"signal": "SIGSEGV", "max_rss_bytes": 1}
+    rejected = DocumentRejected("x", code="corrupt", evidence=child)
+    failed = DocumentFailed("x", code="parser_crashed", evidence=child)
+    for outcome in (
+        outcome_of(claim(), rejected),
+        outcome_of(claim(), failed),
+        outcome_of(claim(errors=1), failed),
+    ):
+        assert isinstance(outcome, Dead | Retry)
+        assert outcome.evidence == child
+    try:
+        raise ZeroDivisionError("division by zero")
+    except ZeroDivisionError as error:
+        unexpected = outcome_of(claim(), error)
+    assert isinstance(unexpected, Retry)
+    assert unexpected.evidence["exception"] == "ZeroDivisionError"
+    assert "test_run_outcome.py" in unexpected.evidence["traceback"]
+
+
 def test_every_outcome_names_a_reason_that_the_table_explains() -> None:
     for error in (
         DependencyDown("x", code="vector_store_down"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from unjam.core.chunk import Chunk
-from unjam.core.errors import DependencyDown, DocumentFailed, SetupError
+from unjam.core.errors import DependencyDown, DocumentFailed, DocumentRejected, SetupError
 from unjam.core.ports import ParseJob
 from unjam.pipeline.job import FAULT
 from unjam.pipeline.sandbox import SandboxParser
@@ -92,6 +92,26 @@ async def test_the_evidence_is_in_the_detail(parser: SandboxParser, tmp_path: Pa
         await all_of(parser, job(tmp_path, "segfault"))
     assert "signal 11" in caught.value.detail
     assert "MiB resident" in caught.value.detail
+    evidence = caught.value.evidence
+    assert evidence["signal"] == "SIGSEGV"
+    assert evidence["max_rss_bytes"] > MIB
+    assert 0 <= evidence["cpu_s"] < 60
+    assert evidence["memory_cap_bytes"] > 0
+
+
+async def test_what_the_child_says_itself_comes_with_its_resources(
+    parser: SandboxParser, tmp_path: Path
+) -> None:
+    with pytest.raises(DocumentFailed) as killed:
+        await all_of(parser, job(tmp_path, "sleep", wall_s=0.3))
+    assert killed.value.evidence["signal"] == "SIGKILL"
+    assert killed.value.evidence["wall_limit_s"] == 0.3
+    with pytest.raises(DocumentFailed) as starved:
+        await all_of(parser, job(tmp_path, "memory", memory_bytes=64 * MIB))
+    assert starved.value.evidence["max_rss_bytes"] > 8 * MIB
+    with pytest.raises(DocumentRejected) as refused:
+        await all_of(parser, job(tmp_path, "", media_type="text/plain"))
+    assert refused.value.evidence["exit_status"] == 0
 
 
 async def test_a_child_cannot_write_files(parser: SandboxParser, tmp_path: Path) -> None:
