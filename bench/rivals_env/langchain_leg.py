@@ -1,55 +1,75 @@
 """LangChain: the indexing API.
 
-``index()`` embeds one batch after the other, so the files are shared out among as many threads as
-requests may be in flight, each with an ``index()`` of its own over one store.
+``OpenAIEmbeddings`` sends one request after the other, so it is wrapped to keep several in flight.
+The other way, several ``index()`` calls in threads, halves its speed: Chroma dislikes many writers.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import chromadb
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import InMemoryRecordManager, index
 from langchain_openai import OpenAIEmbeddings
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 from leg import arguments, timed
 
 
+class InFlight(Embeddings):
+    """*inner*, asked for *batch* texts at a time by *width* threads."""
+
+    def __init__(self, inner: Embeddings, batch: int, width: int) -> None:
+        self._inner = inner
+        self._batch = batch
+        self._pool = ThreadPoolExecutor(width)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        parts = [texts[i : i + self._batch] for i in range(0, len(texts), self._batch)]
+        vectors = self._pool.map(self._inner.embed_documents, parts)
+        return [vector for part in vectors for vector in part]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._inner.embed_query(text)
+
+
 def main() -> None:
     args = arguments()
+    openai = OpenAIEmbeddings(
+        model=args.model,
+        base_url=args.endpoint,
+        api_key="bench",
+        chunk_size=args.batch,
+        check_embedding_ctx_length=False,  # else it fetches a tokenizer
+    )
     store = Chroma(
         client=chromadb.HttpClient(host=args.chroma_host, port=args.chroma_port),
         collection_name=args.collection,
-        embedding_function=OpenAIEmbeddings(
-            model=args.model,
-            base_url=args.endpoint,
-            api_key="bench",
-            chunk_size=args.batch,
-            check_embedding_ctx_length=False,  # else it fetches a tokenizer
-        ),
+        embedding_function=InFlight(openai, args.batch, args.in_flight),
     )
     splitter = RecursiveCharacterTextSplitter(
         chunk_size=args.chunk_chars, chunk_overlap=args.overlap_chars
     )
-    files = sorted(args.folder.iterdir())
-
-    def ingest(share: list[Path]) -> None:
-        records = InMemoryRecordManager(namespace=args.collection)
-        records.create_schema()
-        documents = splitter.split_documents(
-            [Document(p.read_text(), metadata={"source": p.name}) for p in share]
-        )
-        index(
-            documents, records, store, cleanup=None, batch_size=args.batch * 4, key_encoder="sha256"
-        )
+    records = InMemoryRecordManager(namespace=args.collection)
+    records.create_schema()
 
     def work() -> None:
-        shares = [files[i :: args.in_flight] for i in range(args.in_flight)]
-        with ThreadPoolExecutor(args.in_flight) as pool:
-            list(pool.map(ingest, shares))
+        documents = splitter.split_documents(
+            [
+                Document(path.read_text(), metadata={"source": path.name})
+                for path in sorted(args.folder.iterdir())
+            ]
+        )
+        index(
+            documents,
+            records,
+            store,
+            cleanup=None,
+            batch_size=args.batch * args.in_flight,
+            key_encoder="sha256",
+        )
 
     timed(work)
 
