@@ -111,7 +111,7 @@ async def test_the_limit_is_512_tokens_to_the_token():
 
 def test_int8_stays_close_to_float32(tmp_path: Path):
     files = model_build.ensure_model()
-    weights = model_build.Weights(model_build.weights_path().read_bytes())
+    weights = Weights(model_build.weights_path().read_bytes())
     exact = tmp_path / "exact.onnx"
     model_build.write_encoder(weights, exact, quantised=False)
     fast = local.load(files)

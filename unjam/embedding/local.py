@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from unjam.core.errors import DependencyDown, DocumentRejected, SetupError
 from unjam.core.ports import Vectors
 from unjam.embedding.fingerprint import LOCAL_DIMENSION, LOCAL_MAX_TOKENS
-from unjam.embedding.model_build import Q4_BLOCK, ModelFiles, ensure_model, unpack_q4
+from unjam.embedding.model_build import ModelFiles, ensure_model
+from unjam.embedding.model_weights import Q4_BLOCK, unpack_q4
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -8,13 +8,16 @@ its fused MultiHeadAttention and one matrix for query, key and value 24–25. Ke
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from unjam.embedding.model_build import Floats, Weights
+from unjam.embedding.model_weights import Floats, Weights
+
+INT8_LIMIT = 63
+"""Largest quantised weight. Seven bits, not eight: on processors without VNNI the product of an
+unsigned and a signed byte saturates, and results would depend on the machine."""
 
 EXACT = frozenset({"l4.fo", "l5.fo"})
 """Linear layers kept in float32. Their inputs have a few values far above the rest, which leave
@@ -128,8 +131,6 @@ def _linear(graph: _Graph, x: str, matrix: Floats, bias: Floats, quantised: bool
         return graph.node(
             "Add", graph.node("MatMul", x, graph.constant(matrix)), graph.constant(bias)
         )
-    from unjam.embedding.model_build import INT8_LIMIT
-
     scale = np.abs(matrix).max(axis=0) / INT8_LIMIT
     scale = np.where(scale == 0, 1.0, scale).astype(np.float32)
     rounded = np.rint(matrix / scale).astype(np.int8)
