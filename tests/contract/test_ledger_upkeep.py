@@ -285,14 +285,6 @@ async def test_the_epoch_grows(ledger: SqlLedger) -> None:
     assert await ledger.bump_epoch() == 9
 
 
-async def test_dependencies(ledger: SqlLedger) -> None:
-    await ledger.set_dependency("chroma", "open", "vector_store_down", "refused", 12.5)
-    await ledger.set_dependency("chroma", "closed")
-    found = await ledger.dependencies()
-    assert found["chroma"]["state"] == "closed"
-    assert found["chroma"]["until"] is None
-
-
 async def test_names_of_users_in_any_script(ledger: SqlLedger) -> None:
     name = "보고서 \U0001f4c4 'quoted'; DROP TABLE documents.txt"
     await ledger.accept([submission(1, user="사용자", filename=name)])

@@ -15,7 +15,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from unjam.core.breaker import Breaker
 from unjam.core.chunk import Chunk, StoredChunk
+from unjam.core.dead_letters import AT_ONCE, DeadFilter, DeadLetter
 from unjam.core.document import (
     Accepted,
     Claim,
@@ -206,6 +208,57 @@ class Ledger(Protocol):
         """Give searchable documents whose fingerprint is not *pin*'s a new generation."""
         ...
 
+    # dead letters
+    async def dead_by_reason(self) -> dict[str, int]:
+        """Reason → how many are dead of it, most first; costs the same at any number."""
+        ...
+
+    async def count_dead(self, which: DeadFilter) -> int: ...
+
+    async def dead_page(
+        self, which: DeadFilter, *, cursor: str | None = None, limit: int = 50
+    ) -> Page:
+        """Those that match, newest document first."""
+        ...
+
+    async def dead_letter(self, document_id: str) -> DeadLetter:
+        """Raises NotFound: no such document, or not dead."""
+        ...
+
+    async def retry_many(
+        self,
+        which: DeadFilter,
+        *,
+        expected: int | None = None,
+        limit: int = AT_ONCE,
+        pin: Pin | None = None,
+        by: str = "",
+    ) -> list[Ticket]:
+        """Put those that match at this moment back to work, all in one transaction, audited.
+
+        Oldest first, at most *limit*. A new generation each, pinned to *pin* or to what it had.
+        Raises Conflict (count_changed) when not exactly *expected* match; then nothing happened.
+        """
+        ...
+
+    async def drop_many(
+        self,
+        which: DeadFilter,
+        *,
+        expected: int | None = None,
+        limit: int = AT_ONCE,
+        by: str = "",
+    ) -> list[str]:
+        """End those that match without a retry (→ cancelled, reason ``dropped``); their ids.
+
+        What search shows of them (an update that died) stays. Raises as ``retry_many``.
+        """
+        ...
+
+    async def revive(self, tickets: Sequence[Ticket], pin: Pin | None = None) -> list[Ticket]:
+        """Those still dead under exactly these tickets go back to work, as ``retry`` has it."""
+        ...
+
     # lanes
     async def pushable(self, limit: int) -> list[Ticket]:
         """Received documents that no lane holds yet, oldest first: the outbox."""
@@ -287,6 +340,25 @@ class Ledger(Protocol):
         ...
 
     async def set_knob(self, name: str, value: int, by: str) -> None: ...
+
+    # circuit breakers, shared by all processes
+    async def dependency_states(self) -> dict[str, Breaker]:
+        """Every breaker that ever opened, by name."""
+        ...
+
+    async def report_dependency(
+        self, name: str, reason: str, detail: str = "", told_s: float | None = None
+    ) -> Breaker:
+        """Trouble was seen: open it, or note a failed probe. *told_s*: it said how long."""
+        ...
+
+    async def probe_dependency(self, name: str) -> bool:
+        """Whether the caller may probe now; one at a time, over all processes."""
+        ...
+
+    async def close_dependency(self, name: str) -> int:
+        """It works. Wakes, spread over a second or two, those that wait for it; how many."""
+        ...
 
     async def bump_epoch(self, seen: int | None = None) -> int:
         """The epoch of Redis: *seen* None reads it, else stores max(own, seen) + 1."""

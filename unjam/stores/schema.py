@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from unjam.core.document import State
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; revisions sort as text, so a greater one means a newer program."""
 
 SHARDS = 16
@@ -112,6 +112,7 @@ _partial("ix_documents_worker", ("worker",), "worker <> ''")
 # Exactly the waiting ones. Not "state = 'waiting'": SQLite would take ix_documents_state for that
 # and sort everything that waits.
 _partial("ix_documents_waiting", ("next_step_at",), "next_step_at IS NOT NULL")
+_partial("ix_documents_dead", ("reason", "id"), "state = 'dead'")
 _partial("ix_documents_slo", ("slo_since",), "slo_since IS NOT NULL")
 _partial("ix_documents_visible_pin", ("visible_pin", "state"), "visible_pin <> ''")
 _partial("ix_documents_visible_hash", ("visible_hash",), "visible_hash <> ''")
@@ -281,6 +282,7 @@ dependencies = Table(
     _text("reason"),
     _text("detail"),
     Column("until", Double),
+    _int("failures"),
     Column("updated_at", Double, nullable=False),
 )
 
@@ -296,6 +298,48 @@ alembic_version = Table(
     metadata,
     # The name and shape that Alembic expects.
     Column("version_num", Text().with_variant(Text(), "postgresql"), primary_key=True),
+)
+
+DEAD_TALLY = "dead:"
+"""Prefix of the tallies of dead letters by reason; they come into being with their first one."""
+
+_ADD_DEAD = """  INSERT INTO tallies (name, visible, shard, n) VALUES ('dead:' || {row}.reason, 0, {shard}, {n})
+    ON CONFLICT (name, visible, shard) DO UPDATE SET n = tallies.n + ({n});"""
+
+
+def _sqlite_dead(name: str, event: str, when: str, row: str, n: int) -> str:
+    body = _ADD_DEAD.format(row=row, shard=0, n=n)
+    return f"CREATE TRIGGER {name} AFTER {event} ON documents WHEN {when} BEGIN\n{body}\nEND"
+
+
+_DIED = "NEW.state = 'dead' AND (OLD.state <> 'dead' OR OLD.reason <> NEW.reason)"
+_ROSE = "OLD.state = 'dead' AND (NEW.state <> 'dead' OR OLD.reason <> NEW.reason)"
+DEAD_TALLY_SQLITE = (
+    _sqlite_dead("dead_tally_insert", "INSERT", "NEW.state = 'dead'", "NEW", 1),
+    _sqlite_dead("dead_tally_delete", "DELETE", "OLD.state = 'dead'", "OLD", -1),
+    _sqlite_dead("dead_tally_died", "UPDATE OF state, reason", _DIED, "NEW", 1),
+    _sqlite_dead("dead_tally_rose", "UPDATE OF state, reason", _ROSE, "OLD", -1),
+)
+_SHARD = f"mod(pg_backend_pid(), {SHARDS})"
+DEAD_TALLY_POSTGRES = (
+    f"""CREATE FUNCTION unjam_tally_dead() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF TG_OP <> 'INSERT' AND OLD.state = 'dead' THEN
+  {_ADD_DEAD.format(row="OLD", shard=_SHARD, n=-1)}
+  END IF;
+  IF TG_OP <> 'DELETE' AND NEW.state = 'dead' THEN
+  {_ADD_DEAD.format(row="NEW", shard=_SHARD, n=1)}
+  END IF;
+  RETURN NULL;
+END $$""",
+    """CREATE TRIGGER documents_tally_dead AFTER INSERT ON documents FOR EACH ROW
+  WHEN (NEW.state = 'dead') EXECUTE FUNCTION unjam_tally_dead()""",
+    """CREATE TRIGGER documents_tally_undead AFTER DELETE ON documents FOR EACH ROW
+  WHEN (OLD.state = 'dead') EXECUTE FUNCTION unjam_tally_dead()""",
+    """CREATE TRIGGER documents_tally_dead_update AFTER UPDATE ON documents FOR EACH ROW
+  WHEN ((OLD.state = 'dead' OR NEW.state = 'dead')
+    AND (OLD.state <> NEW.state OR OLD.reason <> NEW.reason))
+  EXECUTE FUNCTION unjam_tally_dead()""",
 )
 
 _SQLITE_TRIGGERS = (
@@ -318,6 +362,7 @@ END""",
     """CREATE TRIGGER acceptances_tally AFTER INSERT ON acceptances BEGIN
   UPDATE tallies SET n = n + 1 WHERE name = 'accepted' AND visible = 0 AND shard = 0;
 END""",
+    *DEAD_TALLY_SQLITE,
 )
 
 _POSTGRES_TRIGGERS = (
@@ -347,6 +392,7 @@ END $$""",
   EXECUTE FUNCTION unjam_tally()""",
     """CREATE TRIGGER acceptances_tally AFTER INSERT ON acceptances
   FOR EACH ROW EXECUTE FUNCTION unjam_tally_accepted()""",
+    *DEAD_TALLY_POSTGRES,
 )
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, exc
 
+from unjam.core.breaker import Breaker
 from unjam.core.document import (
     Accepted,
     Claim,
@@ -41,7 +42,7 @@ from unjam.core.ports import (
     WorkerRef,
 )
 from unjam.stores.gate import Gate
-from unjam.stores.ledger import claims, intake, people, reads, upkeep
+from unjam.stores.ledger import claims, dependencies, intake, people, reads, upkeep
 from unjam.stores.ledger.backup import backup
 from unjam.stores.ledger.commit import Committer, Op, Writer
 from unjam.stores.ledger.dialect import READERS, Postgres, Sqlite, as_down, dialect_of
@@ -321,21 +322,21 @@ class SqlLedger:
     async def note_audit(self, by: str, action: str, data: Mapping[str, Any]) -> None:
         await self._committer.submit(lambda tx: people.write_audit(tx, by, action, dict(data)))
 
-    async def dependencies(self) -> dict[str, dict[str, Any]]:
-        """Circuit breakers: name → state, reason, detail, until, updated_at."""
-        return await self._read(reads.dependencies)
+    async def dependency_states(self) -> dict[str, Breaker]:
+        return await self._read(dependencies.states)
 
-    async def set_dependency(
-        self,
-        name: str,
-        state: str,
-        reason: str = "",
-        detail: str = "",
-        until: float | None = None,
-    ) -> None:
-        await self._committer.submit(
-            lambda tx: upkeep.set_dependency(tx, name, state, reason, detail, until)
+    async def report_dependency(
+        self, name: str, reason: str, detail: str = "", told_s: float | None = None
+    ) -> Breaker:
+        return await self._committer.submit(
+            lambda tx: dependencies.report(tx, name, reason, detail, told_s)
         )
+
+    async def probe_dependency(self, name: str) -> bool:
+        return await self._committer.submit(lambda tx: dependencies.probe(tx, name))
+
+    async def close_dependency(self, name: str) -> int:
+        return await self._committer.submit(lambda tx: dependencies.close(tx, name))
 
     async def bump_epoch(self, seen: int | None = None) -> int:
         if seen is None:

@@ -58,13 +58,13 @@ def retry(tx: Tx, document_id: str, pin: Pin | None) -> Ticket:
             f"document {document_id} is {row.state}",
             hint="Only dead, cancelled or waiting documents can be retried.",
         )
-    return _regenerate(tx, row, EventKind.RETRIED, "asked", pin, slo_since=tx.now)
+    return regenerate(tx, row, EventKind.RETRIED, "asked", pin, slo_since=tx.now)
 
 
 FRESH_BUDGETS = {k: v for k, v in FRESH.items() if not k.startswith("progress")}
 
 
-def _regenerate(
+def regenerate(
     tx: Tx, row: Row, kind: EventKind, why: str, pin: Pin | None, **values: object
 ) -> Ticket:
     """The same bytes again, as a new generation."""
@@ -119,7 +119,7 @@ def repin(tx: Tx, pin: Pin, limit: int) -> list[Ticket]:
             _d.c.visible_pin == other, sa.text("visible_pin <> ''"), _d.c.state == State.SEARCHABLE
         )
         for row in tx.ids(ready.limit(limit - len(tickets))):
-            tickets.append(_regenerate(tx, row, EventKind.UPDATED, "new_pin", pin))
+            tickets.append(regenerate(tx, row, EventKind.UPDATED, "new_pin", pin))
         if len(tickets) >= limit:
             break
     return tickets

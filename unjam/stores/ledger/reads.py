@@ -17,19 +17,19 @@ from unjam.stores.ledger.row import FIELDS, Row
 from unjam.stores.ledger.tx import names_of
 
 _d = schema.documents
-_whole = sa.select(*(_d.c[name] for name in FIELDS))
+whole = sa.select(*(_d.c[name] for name in FIELDS))
 _tickets = sa.select(_d.c.id, _d.c.enqueue_seq, _d.c.lane, _d.c.size_bytes)
 MAX_PAGE = 500
 
 
-def _documents(conn: Connection, query: sa.Select[Any]) -> list[Document]:
+def documents(conn: Connection, query: sa.Select[Any]) -> list[Document]:
     rows = [Row(*record) for record in conn.execute(query)]
     names = names_of(conn, [r.id for r in rows]) if rows else {}
     return [r.document(names.get(r.id, ())) for r in rows]
 
 
 def get(conn: Connection, document_id: str) -> Document | None:
-    found = _documents(conn, _whole.where(_d.c.id == document_id))
+    found = documents(conn, whole.where(_d.c.id == document_id))
     return found[0] if found else None
 
 
@@ -38,13 +38,13 @@ def page(
 ) -> Page:
     """Newest first, by id: UUIDv7s grow with time."""
     limit = max(1, min(limit, MAX_PAGE))
-    query = _whole.order_by(_d.c.id.desc()).limit(limit + 1)
+    query = whole.order_by(_d.c.id.desc()).limit(limit + 1)
     query = query.where(_d.c.shown == 1 if state is None else _d.c.state == state.value)
     if user_id is not None:
         query = query.where(_d.c.user_id == user_id)
     if cursor:
         query = query.where(_d.c.id < cursor)
-    items = _documents(conn, query)
+    items = documents(conn, query)
     more = len(items) > limit
     return Page(items[:limit], items[limit - 1].id if more else None)
 
@@ -244,11 +244,6 @@ def audit(conn: Connection, limit: int) -> list[dict[str, Any]]:
         {"id": i, "at": at, "by": by, "action": action, "data": json.loads(data)}
         for i, at, by, action, data in conn.execute(query.order_by(table.c.id.desc()).limit(limit))
     ]
-
-
-def dependencies(conn: Connection) -> dict[str, dict[str, Any]]:
-    table = schema.dependencies
-    return {row["name"]: dict(row) for row in conn.execute(sa.select(table)).mappings()}
 
 
 def get_meta(conn: Connection, key: str) -> str | None:

@@ -189,17 +189,3 @@ def get_meta(tx: Tx, key: str) -> str | None:
 
 def put_meta(tx: Tx, key: str, value: Any) -> None:
     tx.upsert(schema.meta, [{"key": key, "value": str(value)}], update=("value",))
-
-
-def set_dependency(
-    tx: Tx, name: str, state: str, reason: str, detail: str, until: float | None
-) -> None:
-    row = {
-        "name": name,
-        "state": state,
-        "reason": reason,
-        "detail": detail,
-        "until": until,
-        "updated_at": tx.now,
-    }
-    tx.upsert(schema.dependencies, [row], update=tuple(k for k in row if k != "name"))
