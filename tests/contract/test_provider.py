@@ -15,6 +15,7 @@ from unjam.embedding import local, model_build
 from unjam.embedding.governor import Governor
 from unjam.embedding.keys import KeyPool
 from unjam.embedding.local import LocalProvider
+from unjam.embedding.model_weights import Weights
 from unjam.embedding.openai import OpenAIProvider
 from unjam.testing.openai_process import FakeOpenAI
 
