@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -69,7 +70,8 @@ class Terms:
 
 @dataclass(frozen=True)
 class Run:
-    """One leg, once. *per_s* is files per second of *wall_s*."""
+    """One leg, once. *per_s* is files per second of *wall_s*; *cpu_s* is what its processes took,
+    their start and stop included, without endpoint and Chroma."""
 
     leg: str
     wall_s: float
@@ -77,6 +79,7 @@ class Run:
     chunks: int
     requests: int
     max_in_flight: int
+    cpu_s: float
     chroma_cpu_s: float
 
 
@@ -237,7 +240,9 @@ def run_leg(name: str, leg: Leg, terms: Terms, corpus: Corpus) -> Run:
         chroma_server(Path(folder) / "chroma") as (chroma_url, pid),
         FakeOpenAI(latency_ms=terms.latency_ms, dimension=terms.dimension) as fake,
     ):
+        before = children_cpu_s()
         wall_s = leg(Bed(terms, corpus, fake.url, chroma_url, Path(folder)))
+        own_cpu_s = children_cpu_s() - before
         stats = fake.stats()
         return Run(
             leg=name,
@@ -246,8 +251,15 @@ def run_leg(name: str, leg: Leg, terms: Terms, corpus: Corpus) -> Run:
             chunks=stored_chunks(chroma_url),
             requests=stats["requests"],
             max_in_flight=stats["max_in_flight"],
+            cpu_s=round(own_cpu_s, 2),
             chroma_cpu_s=round(cpu_s(pid), 2),
         )
+
+
+def children_cpu_s() -> float:
+    """CPU of all descendants that have ended and were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def stored_chunks(chroma_url: str) -> int:
@@ -282,12 +294,13 @@ def summary(runs: list[Run], names: Mapping[str, str], against: str) -> str:
             of(leg, lambda r: r.chunks / r.wall_s),
             int(of(leg, lambda r: r.requests)),
             int(of(leg, lambda r: r.max_in_flight)),
+            of(leg, lambda r: r.cpu_s),
             of(leg, lambda r: r.chroma_cpu_s),
         ]
         for leg in legs
     ]
     head = ["", "files/s", f"to {names[against]}", "wall s", "chunks", "chunks/s"]
-    return table([*head, "requests", "in flight", "Chroma CPU s"], rows)
+    return table([*head, "requests", "in flight", "CPU s", "Chroma CPU s"], rows)
 
 
 def options() -> argparse.Namespace:
