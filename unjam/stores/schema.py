@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from unjam.core.document import State
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; revisions sort as text, so a greater one means a newer program."""
 
 SHARDS = 16
@@ -303,7 +303,8 @@ alembic_version = Table(
 DEAD_TALLY = "dead:"
 """Prefix of the tallies of dead letters by reason; they come into being with their first one."""
 
-_ADD_DEAD = """  INSERT INTO tallies (name, visible, shard, n) VALUES ('dead:' || {row}.reason, 0, {shard}, {n})
+_ADD_DEAD = """  INSERT INTO tallies (name, visible, shard, n)
+    VALUES ('dead:' || {row}.reason, 0, {shard}, {n})
     ON CONFLICT (name, visible, shard) DO UPDATE SET n = tallies.n + ({n});"""
 
 
