@@ -1,0 +1,222 @@
+"""Verdict: whether a system that was hurt kept its promises, judged from outside.
+
+Compared are the ids that were accepted, a search for words that stand in one document only, and
+the *set* of chunk ids in the vector store with what a parse of the same bytes here and now gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import httpx
+import orjson
+
+from unjam.core.chunk import chunk_ids
+from unjam.core.document import Document, State
+from unjam.core.errors import DependencyDown
+from unjam.core.ports import Equation, ParseJob
+from unjam.embedding.factory import tokenizer_spec
+from unjam.settings import MIB
+from unjam.stores.chroma_http import ChromaHttp
+from unjam.testing.embedded_stack import EmbeddedStack
+
+PAGE = 2000
+AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A document as it was uploaded last. *query* holds words that no other document has."""
+
+    body: str
+    query: str
+
+
+@dataclass
+class Verdict:
+    """Every list holds ids with what is wrong; all are empty when nothing is."""
+
+    accepted: int
+    settled_s: float = 0.0  # 0: it did not settle in time
+    searchable_s: float = 0.0  # until the last document was searchable
+    not_searchable: list[str] = field(default_factory=list[str])
+    not_found: list[str] = field(default_factory=list[str])
+    wrong_count: list[str] = field(default_factory=list[str])
+    missing_chunks: list[str] = field(default_factory=list[str])
+    foreign_chunks: list[str] = field(default_factory=list[str])
+    equation: Equation | None = None
+    last: str = ""  # what befell the document that was searchable last
+    embedded: int = 0
+    embedded_twice: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems()
+
+    def problems(self) -> list[str]:
+        """What is broken, one line each."""
+        lines = [
+            f"{name.replace('_', ' ')}: {len(some)}, e.g. {some[:3]}"
+            for name in (
+                "not_searchable",
+                "not_found",
+                "wrong_count",
+                "missing_chunks",
+                "foreign_chunks",
+            )
+            if (some := getattr(self, name))
+        ]
+        if not self.settled_s:
+            lines.append("it did not settle in time")
+        e = self.equation
+        if e is None or (e.accepted, e.searchable, e.missing) != (self.accepted, self.accepted, 0):
+            lines.append(f"the equation: {e}, with {self.accepted} accepted")
+        return lines
+
+    def __str__(self) -> str:
+        if self.ok:
+            return (
+                f"{self.accepted} documents searchable, chunks exact; settled after "
+                f"{self.settled_s:.1f} s; {self.embedded_twice} of {self.embedded} texts were "
+                "embedded twice"
+            )
+        return "\n".join(self.problems())
+
+
+async def judge(stack: EmbeddedStack, expected: Mapping[str, Expected], within_s: float) -> Verdict:
+    """Wait until everything is at its end, at most *within_s* seconds, then look at all of it."""
+    began = time.monotonic()
+    verdict = Verdict(len(expected))
+    documents = await _searchable(stack, expected, began + within_s, verdict)
+    verdict.searchable_s = time.monotonic() - began
+    last = max(documents.values(), key=lambda d: d.searchable_at or 0.0)
+    verdict.last = await _story(stack, last.id, last)
+    wanted = await _wanted(stack, expected, documents, verdict)
+    while True:
+        held = await _held(stack)
+        settled = held is not None and held == set(wanted)
+        if settled and not verdict.not_searchable:
+            verdict.settled_s = time.monotonic() - began
+        if settled or time.monotonic() > began + within_s:
+            break
+        await asyncio.sleep(0.2)
+    held = held or set()
+    verdict.missing_chunks = sorted({wanted[i] for i in set(wanted) - held})
+    verdict.foreign_chunks = sorted(held - set(wanted))
+    stats = stack.endpoint.stats()  # before the queries, which are embedded, too
+    verdict.embedded, verdict.embedded_twice = stats["embedded"], stats["repeated"]
+    verdict.not_found = await _not_found(stack, expected)
+    verdict.equation = await stack.services.ledger.equation()
+    return verdict
+
+
+async def _searchable(
+    stack: EmbeddedStack, expected: Mapping[str, Expected], end: float, verdict: Verdict
+) -> dict[str, Document]:
+    """All documents, as they stand once all are searchable, one is dead or time is up."""
+    while True:
+        found: dict[str, Document] = {}
+        for document_id in expected:
+            document = await stack.services.ledger.get(document_id)
+            if document is not None:
+                found[document_id] = document
+        states = {i: found[i].state if i in found else None for i in expected}
+        bad = [i for i, state in states.items() if state is not State.SEARCHABLE]
+        given_up = bad and all(states[i] is State.DEAD for i in bad)
+        if not bad or given_up or time.monotonic() > end:
+            verdict.not_searchable = [await _story(stack, i, found.get(i)) for i in bad]
+            return found
+        await asyncio.sleep(0.1)
+
+
+async def _story(stack: EmbeddedStack, document_id: str, document: Document | None) -> str:
+    if document is None:
+        return f"{document_id}: not in the ledger"
+    events = await stack.services.ledger.events(document_id)
+    told = [f"{e.at:.2f} {e.kind}{dict(e.data)}" for e in events[-24:]]
+    state = f"{document.state} reason={document.reason!r} detail={document.detail!r}"
+    return f"{document_id}: {state} deaths={document.deaths}\n      " + "\n      ".join(told)
+
+
+async def _wanted(
+    stack: EmbeddedStack,
+    expected: Mapping[str, Expected],
+    documents: Mapping[str, Document],
+    verdict: Verdict,
+) -> dict[str, str]:
+    """Chunk id → document, of what must be in the vector store: counted by a parse of our own."""
+    tools, parser = stack.services.tools()
+    pin = stack.services.current_pin()
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def chunks_of(document_id: str) -> int:
+        document = documents[document_id]
+        body = expected[document_id].body.encode()
+        job = ParseJob(
+            path=await tools.blobs.path(document.content_hash),
+            filename=document.filename,
+            media_type=document.media_type,
+            size_bytes=len(body),
+            chunk_tokens=pin.chunk_tokens,
+            overlap_tokens=pin.overlap_tokens,
+            tokenizer=tokenizer_spec(pin),
+            memory_bytes=512 * MIB,
+            cpu_s=60.0,
+            wall_s=60.0,
+            output_bytes=64 * MIB,
+        )
+        async with turn:
+            if (await asyncio.to_thread(job.path.read_bytes)) != body:
+                verdict.wrong_count.append(f"{document_id}: the original is another one")
+            return sum([len(window) async for window in parser.chunks(job)])
+
+    try:
+        present = [i for i in expected if i in documents]
+        counts = dict(zip(present, await asyncio.gather(*map(chunks_of, present)), strict=True))
+    finally:
+        await parser.close()
+    wanted: dict[str, str] = {}
+    for document_id, chunks in counts.items():
+        document = documents[document_id]
+        if document.state is State.SEARCHABLE and document.chunks != chunks:
+            verdict.wrong_count.append(f"{document_id}: {document.chunks} instead of {chunks}")
+        generation = document.visible_generation or document.generation
+        wanted |= dict.fromkeys(chunk_ids(document_id, generation, chunks), document_id)
+    return wanted
+
+
+async def _held(stack: EmbeddedStack) -> set[str] | None:
+    """Every id in every collection of the vector store; None while it is away."""
+    client = ChromaHttp(stack.plans["chroma"].url)
+    try:
+        ids: list[str] = []
+        for name in await client.names(10.0):
+            collection = await client.find(name, 10.0)
+            for offset in count(0, PAGE):
+                body = orjson.dumps({"include": [], "limit": PAGE, "offset": offset})
+                page: Sequence[str] = (await client.on(collection, "get", body, 30.0))["ids"]
+                ids += page
+                if len(page) < PAGE:
+                    break
+    except (DependencyDown, httpx.HTTPError):
+        return None
+    finally:
+        await client.close()
+    return set(ids)
+
+
+async def _not_found(stack: EmbeddedStack, expected: Mapping[str, Expected]) -> list[str]:
+    """Documents that a search for their own words does not show among the first five chunks."""
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def look(document_id: str) -> bool:
+        async with turn:
+            hits = await stack.services.retriever.search(expected[document_id].query, k=5)
+        return document_id in {hit.document_id for hit in hits}
+
+    found = await asyncio.gather(*map(look, expected))
+    return [i for i, there in zip(expected, found, strict=True) if not there]
