@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 
+from unjam.app.house import knobs_set
 from unjam.core.chunk import chunk_ids
 from unjam.core.document import Document, State, Ticket
 from unjam.core.outcome import Release
@@ -194,8 +196,10 @@ async def test_a_stale_job_is_a_no_op(stack: Stack, server: redis.Redis) -> None
 
 @pytest.mark.slow
 async def test_at_the_cap_a_job_waits_for_its_slot(stack: Stack, server: redis.Redis) -> None:
+    stack.extra = {**stack.extra, "RAG_MAX_CONCURRENT_JOBS": "1"}
+    house = replace(stack.services.house(), knobs=knobs_set(stack.settings))
+    await stack.services.queue.write_house(house.to_mapping())
     ledger = stack.services.ledger
-    await ledger.set_knob("RAG_MAX_CONCURRENT_JOBS", 1, "test")
     other = await stack.add("Something else.", "other.txt")
     (answer,) = await ledger.claim([Ticket(other, 1, PROCESSING)], ELSEWHERE, 1)
     assert answer.claim is not None

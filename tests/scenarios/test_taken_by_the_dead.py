@@ -66,7 +66,8 @@ async def test_what_a_killed_worker_had_taken_goes_on_within_seconds(stack: Stac
     documents = await until_ended(ledger, ids)
     took_s = time.monotonic() - killed
     assert {d.state for d in documents.values()} == {State.SEARCHABLE}
-    assert took_s < 5.0, f"{took_s:.1f} s; an entry that nobody mourns waits {STRANDED_S:.0f} s"
+    print(f"searchable {took_s:.1f} s after the kill")
+    assert took_s < 10.0, f"{took_s:.1f} s; an entry that nobody mourns waits {STRANDED_S:.0f} s"
     # It cost the documents nothing: nobody had begun on them.
     assert {(d.deaths, d.suspect, d.errors) for d in documents.values()} == {(0, False, 0)}
     assert name not in [ref.id for ref, _ in await ledger.processes()]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unjam.core.errors import SetupError
+from unjam.core.tuning import KNOBS, check_knob
 from unjam.settings import Settings
 
 
@@ -27,6 +28,9 @@ class House:
     storage_url: str
     api_url: str = ""
     dashboard_url: str = ""
+    knobs: str = "{}"
+    """JSON: the start values of live knobs that this house set, by variable; e.g. the system-wide
+    cap must be the same for a worker that knows only Redis."""
 
     def to_mapping(self) -> dict[str, str]:
         return asdict(self)
@@ -51,6 +55,22 @@ class House:
             return None
 
 
+def knobs_set(settings: Settings) -> str:
+    """Start values of live knobs that the environment gave, as ``House.knobs``."""
+    given = {
+        name: getattr(settings, attribute)
+        for name, attribute in _attributes().items()
+        if attribute in settings.model_fields_set
+    }
+    return json.dumps(given, sort_keys=True)
+
+
+def _attributes() -> dict[str, str]:
+    """Variable of each live knob → its attribute of the settings."""
+    fields = Settings.model_fields.items()
+    return {f.alias: attribute for attribute, f in fields if f.alias and f.alias in KNOBS}
+
+
 def without_password(url: str) -> str:
     """*url* as it may be shown and shared."""
     scheme, sep, rest = url.partition("://")
@@ -65,7 +85,8 @@ def settle_in(settings: Settings, house: House) -> Settings:
     """*settings* with what the environment left open taken from *house*.
 
     Raises:
-        SetupError: the house's data folder is not on this machine.
+        SetupError: the house's data folder is not on this machine, or its knobs are no numbers.
+        UsageError: a knob is out of bounds.
     """
     update: dict[str, Any] = {}
     if "data_dir" not in settings.model_fields_set:
@@ -80,7 +101,21 @@ def settle_in(settings: Settings, house: House) -> Settings:
     for name in ("redis_url", "chroma_url", "database_url", "storage_url"):
         if getattr(settings, name) is None and getattr(house, name):
             update[name] = getattr(house, name)
+    for name, value in _knobs_of(house).items():
+        attribute = _attributes().get(name)
+        if attribute is not None and attribute not in settings.model_fields_set:
+            update[attribute] = check_knob(name, value)
     return settings.model_copy(update=update)
+
+
+def _knobs_of(house: House) -> dict[str, int]:
+    try:
+        return {str(name): int(value) for name, value in json.loads(house.knobs or "{}").items()}
+    except (ValueError, TypeError, AttributeError):
+        raise SetupError(
+            "the house's knobs cannot be read",
+            hint="Restart `unjam up`: it writes house.json and rag:house anew.",
+        ) from None
 
 
 def found(settings: Settings) -> Settings:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from unjam.app.house import House, without_password
+from unjam.app.house import House, knobs_set, without_password
 from unjam.app.knobs import LiveKnobs
 from unjam.core.document import Claim, Pin
 from unjam.core.errors import SetupError
@@ -101,6 +101,7 @@ def house_of(settings: Settings, ledger_id: str) -> House:
         chroma_url=without_password(settings.chroma_url or ""),
         database_url=without_password(settings.database_url or ""),
         storage_url=without_password(settings.storage_url or ""),
+        knobs=knobs_set(settings),
     )
 
 
