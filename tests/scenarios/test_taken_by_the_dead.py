@@ -10,6 +10,7 @@ import sys
 import time
 
 from unjam.core.document import State
+from unjam.core.events import EventKind
 from unjam.queue.audit import STRANDED_S
 from unjam.testing.stack import Stack
 from unjam.testing.wait import until, until_ended
@@ -62,12 +63,13 @@ async def test_what_a_killed_worker_had_taken_goes_on_within_seconds(stack: Stac
     name, count = await asyncio.to_thread(take_and_die, stack)
     assert count == 3
     worker.signal(signal.SIGCONT)
-    killed = time.monotonic()
+    killed = time.time()
     documents = await until_ended(ledger, ids)
-    took_s = time.monotonic() - killed
     assert {d.state for d in documents.values()} == {State.SEARCHABLE}
-    print(f"searchable {took_s:.1f} s after the kill")
-    assert took_s < 10.0, f"{took_s:.1f} s; an entry that nobody mourns waits {STRANDED_S:.0f} s"
+    for document_id in ids:
+        (claimed,) = [e.at for e in await ledger.events(document_id) if e.kind is EventKind.CLAIMED]
+        # What follows is a new worker's first document: imports, not recovery.
+        assert claimed - killed < 5.0, f"unmourned it waits {STRANDED_S:.0f} s for the audit"
     # It cost the documents nothing: nobody had begun on them.
     assert {(d.deaths, d.suspect, d.errors) for d in documents.values()} == {(0, False, 0)}
     assert name not in [ref.id for ref, _ in await ledger.processes()]
