@@ -32,7 +32,7 @@ _MAX_INT = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Condition:
     """One comparison. *value* is a tuple for ``$in`` and ``$nin``, else a scalar."""
 
     column: bool  # a column of the row; else a key of the metadata
@@ -46,10 +46,10 @@ class Group:
     """All of (``$and``) or one of (``$or``) the terms; never empty."""
 
     op: Literal["$and", "$or"]
-    terms: tuple[Test | Group, ...]
+    terms: tuple[Condition | Group, ...]
 
 
-Filter = Test | Group
+Filter = Condition | Group
 
 
 def parse_filter(raw: Mapping[str, Any] | None) -> Filter | None:
@@ -117,11 +117,11 @@ def _tests(name: str, value: object) -> list[Filter]:
     if not field:
         raise UsageError("a filter names an empty field")
     if not isinstance(value, Mapping):
-        return [Test(column, field, "$eq", _scalar(name, "$eq", value))]
+        return [Condition(column, field, "$eq", _scalar(name, "$eq", value))]
     tests = cast(Mapping[str, Any], value)
     if not tests:
         raise UsageError(f"the filter on {name} is empty")
-    return [Test(column, field, op, _operand(name, op, v)) for op, v in tests.items()]
+    return [Condition(column, field, op, _operand(name, op, v)) for op, v in tests.items()]
 
 
 def _operand(name: str, op: str, value: object) -> Scalar | tuple[Scalar, ...]:
@@ -190,7 +190,7 @@ def matches(tree: Filter | None, columns: Mapping[str, Scalar], keys: Mapping[st
     return _holds(tree, (columns if tree.column else keys).get(tree.field))
 
 
-def _holds(test: Test, have: Scalar | None) -> bool:
+def _holds(test: Condition, have: Scalar | None) -> bool:
     wanted = test.value if isinstance(test.value, tuple) else (test.value,)
     same_kind = have is not None and _kind(have) == _kind(wanted[0])
     if test.op in ("$eq", "$in"):

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from unjam.core.errors import UsageError
-from unjam.core.filters import MAX_DEPTH, MAX_KEYS, MAX_TESTS, Group, Test, filterable, parse_filter
+from unjam.core.filters import (
+    MAX_DEPTH,
+    MAX_KEYS,
+    MAX_TESTS,
+    Group,
+    Condition,
+    filterable,
+    parse_filter,
+)
 
 
 def test_nothing_asked_for_is_no_filter() -> None:
@@ -16,9 +24,9 @@ def test_nothing_asked_for_is_no_filter() -> None:
 
 
 def test_a_single_test_needs_no_group() -> None:
-    assert parse_filter({"lang": "ko"}) == Test(False, "lang", "$eq", "ko")
-    assert parse_filter({"user_id": "kim"}) == Test(True, "user_id", "$eq", "kim")
-    assert parse_filter({"metadata.user_id": 3}) == Test(False, "user_id", "$eq", 3)
+    assert parse_filter({"lang": "ko"}) == Condition(False, "lang", "$eq", "ko")
+    assert parse_filter({"user_id": "kim"}) == Condition(True, "user_id", "$eq", "kim")
+    assert parse_filter({"metadata.user_id": 3}) == Condition(False, "user_id", "$eq", 3)
 
 
 def test_all_parts_of_a_mapping_must_hold() -> None:
@@ -47,4 +55,4 @@ def test_only_flat_scalars_can_be_filtered_by() -> None:
 
 def test_a_number_beyond_64_bits_still_compares() -> None:
     assert filterable({"n": 10**30}) == {"n": 1e30}
-    assert parse_filter({"n": 10**30}) == Test(False, "n", "$eq", 1e30)
+    assert parse_filter({"n": 10**30}) == Condition(False, "n", "$eq", 1e30)
