@@ -11,8 +11,8 @@ from unjam.core.filters import (
     MAX_DEPTH,
     MAX_KEYS,
     MAX_TESTS,
-    Group,
     Condition,
+    Group,
     filterable,
     parse_filter,
 )
