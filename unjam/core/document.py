@@ -53,7 +53,7 @@ LEGAL_MOVES: Mapping[State, frozenset[State]] = {
     State.STORING: frozenset({State.EMBEDDING}) | _LEAVE_WORK,
     State.WAITING: frozenset({State.RECEIVED, State.DEAD, State.CANCELLED, State.DELETED}),
     State.SEARCHABLE: frozenset({State.RECEIVED, State.DELETED}),
-    State.DEAD: frozenset({State.RECEIVED, State.DELETED}),
+    State.DEAD: frozenset({State.RECEIVED, State.CANCELLED, State.DELETED}),
     State.CANCELLED: frozenset({State.RECEIVED, State.DELETED}),
     State.DELETED: frozenset(),
 }

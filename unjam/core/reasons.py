@@ -272,9 +272,9 @@ _TABLE = (
         "dropped",
         "ended",
         "Somebody dropped it from the dead letters.",
-        "Upload the file again if it is wanted after all.",
+        "Retry it if it is wanted after all, or delete it.",
         "데드레터에서 제거되었습니다.",
-        "다시 필요하면 파일을 업로드하세요.",
+        "다시 필요하면 재시도하고, 아니면 삭제하세요.",
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -24,6 +25,7 @@ from unjam.core.lease import LEASE_S
 from unjam.core.outcome import Dead, Done, Outcome, Release, Retry, Snooze
 from unjam.core.ports import Progress, Settled, WorkerRef
 from unjam.stores import schema
+from unjam.stores.ledger.dead import evidence_of, plain
 from unjam.stores.ledger.row import Row
 from unjam.stores.ledger.tx import Tx
 
@@ -238,16 +240,28 @@ def _retry(tx: Tx, row: Row, outcome: Retry) -> None:
     errors = row.errors + 1
     if errors >= ERROR_BUDGET:
         tx.change(row, errors=errors)
-        evidence = {"last_reason": outcome.reason, "errors": errors}
-        bury(tx, row, Dead("errors_exhausted", outcome.detail, evidence))
-    else:
-        wait(tx, row, outcome.reason, outcome.detail, outcome.after_s, errors=errors)
+        last = {"last_reason": outcome.reason, "last_error": outcome.detail}
+        bury(tx, row, Dead("errors_exhausted", outcome.detail, {**last, **outcome.evidence}))
+        return
+    evidence = outcome.evidence
+    wait(tx, row, outcome.reason, outcome.detail, outcome.after_s, evidence, errors=errors)
 
 
-def wait(tx: Tx, row: Row, reason: str, detail: str, after_s: float, **values: object) -> None:
+def wait(
+    tx: Tx,
+    row: Row,
+    reason: str,
+    detail: str,
+    after_s: float,
+    evidence: Mapping[str, Any] | None = None,
+    **values: object,
+) -> None:
     """→ waiting, with a reason and a next step time (law 8)."""
     until = tx.now + max(0.0, after_s)
-    data = {"reason": reason, "detail": detail, "until": until}
+    detail = plain(detail)
+    data: dict[str, Any] = {"reason": reason, "detail": detail, "until": until}
+    if evidence:
+        data["evidence"] = plain(evidence)
     values = {"reason": reason, "detail": detail, "next_step_at": until, **values}
     tx.move(row, State.WAITING, EventKind.WAITING, data, **values)
 
@@ -259,7 +273,9 @@ def bury(tx: Tx, row: Row, dead: Dead) -> None:
     job's end after ours) cannot touch the dead letter.
     """
     tx.count("jobs_failed", row.lane)
-    data = {"reason": dead.reason, "detail": dead.detail, "evidence": dict(dead.evidence)}
+    detail = plain(dead.detail)
+    evidence = evidence_of(tx, row, dead.evidence)
+    data = {"reason": dead.reason, "detail": detail, "evidence": evidence}
     tx.clean_abandoned(row)
     tx.move(
         row,
@@ -268,6 +284,6 @@ def bury(tx: Tx, row: Row, dead: Dead) -> None:
         data,
         enqueue_seq=row.enqueue_seq + 1,
         reason=dead.reason,
-        detail=dead.detail,
+        detail=detail,
         next_step_at=None,
     )

@@ -14,7 +14,7 @@ from unjam.core.document import Document, Pin, State, Ticket
 from unjam.core.errors import Conflict, NotFound
 from unjam.core.events import Event, EventKind
 from unjam.core.ports import Page
-from unjam.stores import schema
+from unjam.stores import schema, triggers
 from unjam.stores.ledger import reads
 from unjam.stores.ledger.people import regenerate, write_audit
 from unjam.stores.ledger.row import Row
@@ -30,7 +30,7 @@ EVIDENCE_CHARS = 16_000
 # -- looking --------------------------------------------------------------------------------
 def by_reason(conn: Connection) -> dict[str, int]:
     table = schema.tallies
-    prefix = schema.DEAD_TALLY
+    prefix = triggers.DEAD_TALLY
     total = sa.func.sum(table.c.n)
     # ';' follows ':', so this is the range of the prefix.
     query = (
@@ -130,8 +130,10 @@ def _select(tx: Tx, which: DeadFilter, limit: int) -> Iterator[Row]:
     if which.ids is None:
         yield from tx.ids(query.limit(limit))
         return
-    for part in _parts(which.ids[:limit]):
-        yield from tx.ids(query.where(_d.c.id.in_(part)))
+    for part in _parts(which.ids):
+        rows = tx.ids(query.where(_d.c.id.in_(part)).limit(limit))
+        limit -= len(rows)
+        yield from rows
 
 
 def _changed(expected: int, found: int) -> Conflict:
@@ -155,9 +157,7 @@ def _retry(tx: Tx, row: Row, pin: Pin | None, why: str) -> Ticket:
     return regenerate(tx, row, EventKind.RETRIED, why, pin, slo_since=tx.now)
 
 
-def drop_many(
-    tx: Tx, which: DeadFilter, expected: int | None, limit: int, by: str
-) -> list[str]:
+def drop_many(tx: Tx, which: DeadFilter, expected: int | None, limit: int, by: str) -> list[str]:
     """→ cancelled, not deleted: a dead update's older generation stays searchable, the original
     stays for whoever changes their mind, and destroying bytes has a verb of its own."""
     rows = _matching(tx, which, expected, limit)

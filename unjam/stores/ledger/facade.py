@@ -44,6 +44,7 @@ from unjam.core.ports import (
 from unjam.stores.gate import Gate
 from unjam.stores.ledger import claims, dependencies, intake, people, reads, upkeep
 from unjam.stores.ledger.backup import backup
+from unjam.stores.ledger.book import DeadLetterBook
 from unjam.stores.ledger.commit import Committer, Op, Writer
 from unjam.stores.ledger.dialect import READERS, Postgres, Sqlite, as_down, dialect_of
 from unjam.stores.ledger.opening import prepare
@@ -51,7 +52,7 @@ from unjam.stores.ledger.opening import prepare
 T = TypeVar("T")
 
 
-class SqlLedger:
+class SqlLedger(DeadLetterBook):
     """Open it with ``await SqlLedger.open(url)``, after any fork. Safe from any loop or thread."""
 
     def __init__(

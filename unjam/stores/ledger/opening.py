@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, exc
 
 from unjam.core.errors import LedgerVersionError
-from unjam.stores import schema
+from unjam.stores import schema, triggers
 from unjam.stores.gate import Gate
 from unjam.stores.ledger.dialect import Postgres, Sqlite, as_down
 
@@ -91,9 +91,9 @@ def _version(conn: Connection) -> str | None:
 
 def _create(conn: Connection) -> None:
     schema.metadata.create_all(conn)
-    for statement in schema.triggers(conn.dialect.name):
+    for statement in triggers.triggers(conn.dialect.name):
         conn.exec_driver_sql(statement)
-    conn.execute(sa.insert(schema.tallies), schema.tally_rows(conn.dialect.name))
+    conn.execute(sa.insert(schema.tallies), triggers.tally_rows(conn.dialect.name))
     conn.execute(sa.insert(schema.alembic_version), {"version_num": schema.HEAD})
     conn.execute(sa.insert(schema.meta), {"key": "ledger_id", "value": str(uuid.uuid4())})
 
