@@ -10,12 +10,11 @@ from unjam.core.errors import DocumentFailed
 from unjam.core.ports import ParseJob
 from unjam.pipeline.chunk import chunk_sections
 from unjam.pipeline.parse import parse
+from unjam.pipeline.sniff import FAULT
 from unjam.pipeline.tokens import token_counter
 
 WINDOW_CHUNKS = 256
 WINDOW_BYTES = 1 << 20
-FAULT = "application/x-unjam-fault"
-"""Media type of files that misbehave on purpose; read only when UNJAM_TESTING=1."""
 
 
 def job_chunks(job: ParseJob) -> Iterator[list[Chunk]]:

@@ -20,27 +20,39 @@ import asyncio
 import contextlib
 import os
 import socket
-import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import orjson
 
 from unjam.core.chunk import Chunk
-from unjam.core.errors import DocumentFailed, SetupError
+from unjam.core.coalesce import Coalescer
+from unjam.core.errors import DocumentFailed, SetupError, UnjamError
 from unjam.core.ports import ParseJob
-from unjam.pipeline.verdict import Exit, Interrupted, limits, raise_result, verdict
-from unjam.pipeline.zygote import CHUNKS, FRAME_HEAD, MESSAGE_BYTES, encode_job
+from unjam.pipeline.sniff import CSV, FAULT, JSON, MARKDOWN, PLAIN, SOURCE
+from unjam.pipeline.verdict import Interrupted, fault_of, limits, verdict
+from unjam.pipeline.zygote import CHUNKS, FRAME_HEAD, encode_job
+from unjam.pipeline.zygote_client import Zygote
 
 _RETRIES = 2
-_START_S = 60.0
 _EXIT_S = 10.0
 _LAST_WORD_S = 1.0
 _MAX_FRAME_BYTES = 64 << 20
 _BUFFER_BYTES = 256 << 10
-_BOOT = "from unjam.pipeline.zygote import main; main()"
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "UNJAM_TESTING", "LD_LIBRARY_PATH")
+
+
+TOGETHER_BYTES = 1 << 20
+SMALL_BYTES = 256 << 10
+_TEXTS = frozenset({PLAIN, MARKDOWN, CSV, JSON, SOURCE, FAULT})
+
+Result = list[list[Chunk]] | UnjamError
+"""Windows of chunks, or what ended the document."""
+
+
+def is_small_text(job: ParseJob) -> bool:
+    """Whether it may share a child: text that only memory-safe code reads, and soon read."""
+    return job.size_bytes <= SMALL_BYTES and job.media_type in _TEXTS
 
 
 class SandboxParser:
@@ -56,8 +68,11 @@ class SandboxParser:
         self._python = python
         self._slots = asyncio.Semaphore(parallel or os.cpu_count() or 1)
         self._starting = asyncio.Lock()
-        self._zygote: _Zygote | None = None
+        self._zygote: Zygote | None = None
         self._closed = False
+        self._small = Coalescer(
+            self._together, max_weight=TOGETHER_BYTES, weight=lambda j: max(j.size_bytes, 65_536)
+        )
 
     @property
     def pid(self) -> int | None:
@@ -81,10 +96,18 @@ class SandboxParser:
         Raises DocumentRejected, DocumentFailed; DependencyDown (blob_store_down) when the original
         cannot be read; SetupError when the child cannot be started or lacks its tokenizer.
         """
+        if is_small_text(job):
+            result = await self._small.put(job)
+            if isinstance(result, UnjamError):
+                raise result
+            if result is not None:
+                for window in result:
+                    yield window
+                return
         done = 0  # chunks given out already: an interrupted parse goes on behind them
         for attempt in range(_RETRIES + 1):
             try:
-                run = _Run(await self._running(), job, self._slots)
+                run = _Run(await self._running(), [job], self._slots)
                 try:
                     async for window in run.windows():
                         fresh = [chunk for chunk in window if chunk.index >= done]
@@ -102,6 +125,24 @@ class SandboxParser:
                         evidence=limits(job),
                     ) from None
 
+    async def _together(self, jobs: Sequence[ParseJob]) -> Sequence[Result | None]:
+        """Small texts that wait at the same time share one child, one after the other.
+
+        None: it ended before this one's turn was over; the job then gets a child of its own, so
+        that whoever is to blame is alone.
+        """
+        results: list[Result | None] = []
+        if len(jobs) > 1:
+            run = _Run(await self._running(), jobs, self._slots)
+            try:
+                async for result in run.results():
+                    results.append(result)
+            except (DocumentFailed, Interrupted):
+                pass
+            finally:
+                await run.close()
+        return results + [None] * (len(jobs) - len(results))
+
     async def close(self) -> None:
         """End the zygote and its children. Safe to call twice."""
         self._closed = True
@@ -110,147 +151,28 @@ class SandboxParser:
                 await self._zygote.close()
                 self._zygote = None
 
-    async def _running(self) -> _Zygote:
+    async def _running(self) -> Zygote:
         async with self._starting:
             if self._closed:
                 raise SetupError("The parser is closed.")
             if self._zygote is None or not self._zygote.alive:
                 if self._zygote is not None:
                     await self._zygote.close()
-                self._zygote = await _Zygote.start(self._python)
+                self._zygote = await Zygote.start(self._python)
             return self._zygote
 
 
-class _Zygote:
-    """Our end of the zygote: the process, its control socket, and who waits for which exit."""
-
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
-        self.process = process
-        self.threads = 0
-        self.alive = True
-        self._control = control
-        self._loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._exits: dict[int, asyncio.Future[Exit]] = {}
-        self._next_id = 0
-        self._loop.add_reader(control.fileno(), self._on_readable)
-
-    @staticmethod
-    async def start(python: str) -> _Zygote:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            ours.setblocking(False)
-            try:
-                # In the loop's own thread on purpose: PR_SET_PDEATHSIG watches the thread.
-                process = subprocess.Popen(  # noqa: ASYNC220 - 2 ms, once
-                    [python, "-c", _BOOT, "unjam parse", str(os.getpid()), str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    env=_environment(),
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                raise SetupError(f"The parser cannot be started: {error}") from None
-        zygote = _Zygote(process, ours)
-        try:
-            await asyncio.wait_for(zygote._ready, _START_S)
-        except TimeoutError:
-            await zygote.close()
-            raise SetupError(f"The parser did not get ready within {_START_S:.0f} s.") from None
-        return zygote
-
-    async def send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
-        raw = orjson.dumps(message)
-        if len(raw) > MESSAGE_BYTES:
-            raise SetupError(f"A parse job of {len(raw)} bytes is too long.")
-        while True:
-            try:
-                socket.send_fds(self._control, [raw], [] if descriptor is None else [descriptor])
-                return
-            except BlockingIOError:
-                await asyncio.sleep(0.002)  # the zygote is busy forking
-            except OSError as error:
-                self._gone()
-                raise Interrupted(f"the parsing parent is gone ({error})") from None
-
-    def enlist(self) -> tuple[int, asyncio.Future[Exit]]:
-        self._next_id += 1
-        future: asyncio.Future[Exit] = self._loop.create_future()
-        self._exits[self._next_id] = future
-        return self._next_id, future
-
-    def forget(self, number: int) -> None:
-        self._exits.pop(number, None)
-
-    async def close(self) -> None:
-        self._gone()
-        try:
-            await asyncio.to_thread(self.process.wait, _EXIT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            await asyncio.to_thread(self.process.wait)
-
-    def _gone(self) -> None:
-        if not self.alive:
-            return
-        self.alive = False
-        self._loop.remove_reader(self._control.fileno())
-        self._control.close()
-        if not self._ready.done():
-            self._ready.set_exception(
-                SetupError(
-                    "The parsing child ended while starting.", hint="Its error output says why."
-                )
-            )
-        for future in self._exits.values():
-            if not future.done():
-                future.set_result(Exit(gone=True))
-        self._exits.clear()
-
-    def _on_readable(self) -> None:
-        while self.alive:
-            try:
-                raw = self._control.recv(MESSAGE_BYTES)
-            except BlockingIOError:
-                return
-            except OSError:
-                raw = b""
-            if not raw:
-                self._gone()
-                return
-            self._take(orjson.loads(raw))
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if "ready" in message:
-            self.threads = message["threads"]
-            if not self._ready.done():
-                self._ready.set_result(None)
-            return
-        future = self._exits.pop(message["id"], None)
-        if future is not None and not future.done():
-            future.set_result(
-                Exit(
-                    message["signal"],
-                    message["status"],
-                    message["rss"],
-                    message.get("cpu", 0.0),
-                    message["err"],
-                )
-            )
-
-
 class _Run:
-    """One document's child, from fork to result."""
+    """One child, from fork to its last result."""
 
-    def __init__(self, zygote: _Zygote, job: ParseJob, slots: asyncio.Semaphore) -> None:
+    def __init__(self, zygote: Zygote, jobs: Sequence[ParseJob], slots: asyncio.Semaphore) -> None:
         self._zygote = zygote
-        self._job = job
+        self._jobs = jobs
+        self._job = jobs[0]
         self._slots = slots
         self._id, self._exit = zygote.enlist()
         self._writer: asyncio.StreamWriter | None = None
-        self._wall_s = job.wall_s
+        self._wall_s = self._job.wall_s
         self._over = False
 
     async def windows(self) -> AsyncIterator[list[Chunk]]:
@@ -265,9 +187,26 @@ class _Run:
             if kind != CHUNKS:
                 self._over = True
                 if value["kind"] != "ok":
-                    raise_result(value, self._job, await self._evidence())
+                    raise fault_of(value, self._job, await self._evidence())
                 return
             yield [Chunk(*row) for row in value]
+
+    async def results(self) -> AsyncIterator[Result]:
+        """One a job, in order, until the child ends. Raises what ``_frame`` raises."""
+        windows: list[list[Chunk]] = []
+        left = len(self._jobs)
+        async with self._slots:
+            reader = await self._start()
+            while left and (frame := await self._frame(reader)) is not None:
+                kind, value = frame
+                if kind == CHUNKS:
+                    windows.append([Chunk(*row) for row in value])
+                    continue
+                job = self._jobs[-left]
+                left -= 1
+                self._over = not left
+                yield windows if value["kind"] == "ok" else fault_of(value, job, limits(job))
+                windows = []
 
     async def close(self) -> None:
         """Leave nothing behind: an abandoned child is killed."""
@@ -281,7 +220,7 @@ class _Run:
     async def _start(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
         with theirs:
-            message = {"id": self._id, "job": encode_job(self._job)}
+            message = {"id": self._id, "jobs": [encode_job(job) for job in self._jobs]}
             try:
                 await self._zygote.send(message, theirs.fileno())
             except BaseException:
@@ -329,22 +268,3 @@ class _Run:
             return DocumentFailed("The child closed its socket.", code="parser_crashed")
         self._over = True
         return verdict(ended, self._job)
-
-
-def _environment() -> dict[str, str]:
-    """What the zygote needs and no more: no keys or tokens beside foreign bytes."""
-    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {
-        **kept,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUTF8": "1",
-        # One thread each: nothing may start a pool before the fork.
-        "TOKENIZERS_PARALLELISM": "false",
-        "RAYON_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        # A tokenizer's 300 MB of small pages would make each fork copy 75,000 table entries:
-        # 15.5 ms, in huge pages 3.7 ms.
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    }

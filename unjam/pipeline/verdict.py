@@ -6,7 +6,13 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
-from unjam.core.errors import DependencyDown, DocumentFailed, DocumentRejected, SetupError
+from unjam.core.errors import (
+    DependencyDown,
+    DocumentFailed,
+    DocumentRejected,
+    SetupError,
+    UnjamError,
+)
 from unjam.core.ports import ParseJob
 
 _CRASHES = frozenset(
@@ -92,15 +98,15 @@ def limits(job: ParseJob) -> dict[str, Any]:
     }
 
 
-def raise_result(result: dict[str, str], job: ParseJob, evidence: dict[str, Any]) -> None:
-    """Raise what the child said of its failure."""
+def fault_of(result: dict[str, str], job: ParseJob, evidence: dict[str, Any]) -> UnjamError:
+    """What the child said of its failure, as an error."""
     kind, code, detail = result["kind"], result["code"], result["detail"]
     if kind == "rejected":
-        raise DocumentRejected(detail, code=code, evidence=evidence)
+        return DocumentRejected(detail, code=code, evidence=evidence)
     if kind == "down":
-        raise DependencyDown(detail, code=code)
+        return DependencyDown(detail, code=code)
     if kind == "setup":
-        raise SetupError(detail)
+        return SetupError(detail)
     if code == "parser_memory":
         detail = f"Parsing needs more than {job.memory_bytes >> 20} MiB ({detail})."
-    raise DocumentFailed(detail, code=code, evidence=evidence)
+    return DocumentFailed(detail, code=code, evidence=evidence)

@@ -2,7 +2,8 @@
 
 It speaks over one SEQPACKET socket, whose other end the `sandbox` holds:
 
-- in: ``{"id", "job"}`` with one stream socket attached → fork; the child writes its frames there;
+- in: ``{"id", "jobs"}`` with one stream socket attached → fork; the child does the jobs one after
+  the other and writes its frames there;
 - in: ``{"kill": id}``, ``{"warm": tokenizer}``;
 - out: ``{"ready", "threads"}`` once, and ``{"id", "signal", "status", "rss", "err"}`` a child.
 
@@ -27,6 +28,7 @@ import socket
 import struct
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -144,7 +146,7 @@ class _Zygote:
         elif "warm" in message:
             self._prepare(message["warm"])
         else:
-            self._fork(message["id"], message["job"], sockets[0])
+            self._fork(message["id"], message["jobs"], sockets[0])
         return True
 
     def _prepare(self, tokenizer: str) -> None:
@@ -152,9 +154,10 @@ class _Zygote:
             self._warmed.add(tokenizer)
             _warm(tokenizer)
 
-    def _fork(self, number: int, raw: dict[str, Any], data: int) -> None:
-        job = ParseJob(path=Path(raw.pop("path")), **raw)
-        self._prepare(job.tokenizer)
+    def _fork(self, number: int, raw: list[dict[str, Any]], data: int) -> None:
+        jobs = [ParseJob(path=Path(one.pop("path")), **one) for one in raw]
+        for job in jobs:
+            self._prepare(job.tokenizer)
         read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         me = os.getpid()
         try:
@@ -164,7 +167,7 @@ class _Zygote:
             os.close(read_end)
         else:
             if pid == 0:
-                _child(job, data, write_end, me)
+                _child(jobs, data, write_end, me)
             self._children[pid] = _Child(number, read_end)
         os.close(write_end)
         os.close(data)
@@ -208,11 +211,14 @@ def _kill(pid: int) -> None:
 
 
 # -- the child --------------------------------------------------------------------------------
-def _child(job: ParseJob, data: int, stderr: int, zygote: int) -> NoReturn:
+def _child(jobs: Sequence[ParseJob], data: int, stderr: int, zygote: int) -> NoReturn:
     """Everything after the fork. Leaves by `os._exit`: no clean-up of the zygote's may run here."""
     try:
-        _confine(job, data, stderr, zygote)
-        _work(job, data)
+        _confine(jobs[0], data, stderr, zygote)
+        sock = socket.socket(fileno=data)
+        sock.setblocking(True)
+        for job in jobs:
+            _work(job, sock)
     except BaseException as error:
         with contextlib.suppress(BaseException):
             os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
@@ -254,11 +260,9 @@ def address_space() -> int:
         return int(stream.read().split()[0]) * resource.getpagesize()
 
 
-def _work(job: ParseJob, data: int) -> None:
+def _work(job: ParseJob, sock: socket.socket) -> None:
     from unjam.pipeline.job import job_chunks
 
-    sock = socket.socket(fileno=data)
-    sock.setblocking(True)
     result: dict[str, str] = {"kind": "ok"}
     try:
         for window in job_chunks(job):

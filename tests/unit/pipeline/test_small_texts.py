@@ -1,0 +1,92 @@
+"""Small texts that wait together share one child; each still meets its own end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unjam.core.chunk import Chunk
+from unjam.core.errors import DocumentFailed, DocumentRejected
+from unjam.core.ports import ParseJob
+from unjam.pipeline.inline import InlineParser
+from unjam.pipeline.sandbox import SandboxParser, is_small_text
+from unjam.pipeline.sniff import FAULT
+
+MIB = 1 << 20
+
+
+def job(path: Path, media_type: str = "text/plain", wall_s: float = 30.0) -> ParseJob:
+    size = path.stat().st_size
+    return ParseJob(
+        *(path, path.name, media_type, size, 64, 8, "openai:cl100k_base"),
+        *(512 * MIB, 20.0, wall_s, 64 * MIB),
+    )
+
+
+@pytest.fixture
+async def parser() -> AsyncIterator[SandboxParser]:
+    made = SandboxParser()
+    yield made
+    await made.close()
+
+
+async def parsed(parser: SandboxParser | InlineParser, one: ParseJob) -> list[Chunk]:
+    return [chunk async for window in parser.chunks(one) for chunk in window]
+
+
+def texts(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"t{n}.txt" for n in range(count)]
+    for n, path in enumerate(paths):
+        path.write_text(f"Note {n}. " + "The pump is serviced weekly. 펌프를 정비한다. " * (n + 1))
+    return paths
+
+
+async def test_they_give_what_each_alone_would_give(parser: SandboxParser, tmp_path: Path) -> None:
+    jobs = [job(path) for path in texts(tmp_path, 40)]
+    together = await asyncio.gather(*(parsed(parser, one) for one in jobs))
+    assert together == [await parsed(InlineParser(), one) for one in jobs]
+
+
+async def test_an_empty_one_is_rejected_alone(parser: SandboxParser, tmp_path: Path) -> None:
+    paths = texts(tmp_path, 8)
+    paths[3].write_text(" \n ")  # bytes, but no text
+    ends = await asyncio.gather(
+        *(parsed(parser, job(path)) for path in paths), return_exceptions=True
+    )
+    assert [n for n, end in enumerate(ends) if isinstance(end, BaseException)] == [3]
+    assert isinstance(ends[3], DocumentRejected)
+    assert ends[3].code == "empty"
+
+
+@pytest.mark.parametrize(
+    ("order", "code"), [("sleep", "parser_timeout"), ("segfault", "parser_crashed")]
+)
+async def test_one_that_takes_the_child_down_is_to_blame_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, order: str, code: str
+) -> None:
+    monkeypatch.setenv("UNJAM_TESTING", "1")
+    parser = SandboxParser()
+    jobs = [job(path, wall_s=2.0) for path in texts(tmp_path, 8)]
+    jobs[3].path.write_text(order)
+    jobs[3] = replace(jobs[3], media_type=FAULT)
+    try:
+        await parser.warm_up(jobs[0].tokenizer)
+        ends = await asyncio.gather(*(parsed(parser, one) for one in jobs), return_exceptions=True)
+    finally:
+        await parser.close()
+    assert [n for n, end in enumerate(ends) if isinstance(end, BaseException)] == [3]
+    assert isinstance(ends[3], DocumentFailed)
+    assert ends[3].code == code
+
+
+def test_only_text_that_memory_safe_code_reads_shares(tmp_path: Path) -> None:
+    path = texts(tmp_path, 1)[0]
+    assert is_small_text(job(path))
+    assert not is_small_text(job(path, "application/pdf"))
+    assert not is_small_text(job(path, "text/html"))
+    path.write_bytes(b"x" * MIB)
+    assert not is_small_text(job(path))
