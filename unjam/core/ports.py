@@ -219,6 +219,14 @@ class Ledger(Protocol):
         self, which: DeadFilter, *, cursor: str | None = None, limit: int = 50
     ) -> Page:
         """Those that match, newest document first."""
+    async def completions(self, first_minute: int, end_minute: int) -> list[Completed]:
+        """Those of the minutes first … end-1, oldest first; minutes without any are left out."""
+        ...
+
+    async def in_line_since(self, lanes: Sequence[str]) -> dict[str, float]:
+        """Lane → since when (Unix s) its longest waiting document stands in line; flat."""
+        ...
+
         ...
 
     async def dead_letter(self, document_id: str) -> DeadLetter:
@@ -350,6 +358,37 @@ class Ledger(Protocol):
         self, name: str, reason: str, detail: str = "", told_s: float | None = None
     ) -> Breaker:
         """Trouble was seen: open it, or note a failed probe. *told_s*: it said how long."""
+    async def adopt_blobs(self, sizes: Mapping[str, int]) -> int:
+        """Blobs (hash → bytes) found in the store: those the ledger does not know (their upload
+        died before it was accepted) count as unreferenced from now on; how many those were."""
+        ...
+
+    async def count_late(self, slo_s: float = 300.0, limit: int = 500) -> int:
+        """Count (slo_total, slo_late) what is not searchable *slo_s* after it was accepted, each
+        generation once; how many were found."""
+        ...
+
+    async def trim(self, limit: int = 500) -> int:
+        """Forget events older than 30 days (their number by day and kind stays), idempotency keys
+        older than 7 days and old minutes, at most *limit* of each; *limit*: there may be more."""
+        ...
+
+    async def bookmark(self, name: str) -> int | None:
+        """Number of the event up to which *name* has read; None: it never began."""
+        ...
+
+    async def set_bookmark(self, name: str, seq: int) -> None: ...
+
+    async def rebuild(
+        self, after: str = "", limit: int = 200, *, clean: bool = False
+    ) -> tuple[int, str | None]:
+        """After a restore: documents behind id *after* start over as new generations, shown again
+        once they are stored. (How many began, the id to go on after; None: all done.)
+
+        *clean*: the vector store may hold chunks of the generations known here; remove them.
+        """
+        ...
+
         ...
 
     async def probe_dependency(self, name: str) -> bool:
@@ -552,6 +591,24 @@ class Queue(Protocol):
 
     async def park(self, tickets: Sequence[Ticket]) -> None:
         """Make dead letters visible in ``rag_dlq`` (list and failed registry)."""
+@dataclass(frozen=True, slots=True)
+class LaneFacts:
+    """A lane as RQ's books have it at this moment."""
+
+    name: str
+    count: int  # jobs that wait in it
+    started: int = 0
+    failed: int = 0
+    scheduled: int = 0
+    deferred: int = 0
+    finished: int = 0
+    workers: int = 0  # live ones that serve it
+    paused: bool = False
+    line: tuple[str, ...] = ()
+    """Document ids at evenly spaced places of the lane, head first: item i stands behind
+    i × count / len(line) others."""
+
+
         ...
 
     async def unpark(self, document_ids: Sequence[str]) -> None: ...
@@ -609,3 +666,15 @@ class Parser(Protocol):
         ...
 
     async def close(self) -> None: ...
+    async def lane_facts(self, lanes: Sequence[str] = ()) -> dict[str, LaneFacts]:
+        """Every lane that exists, *lanes*, and rag_dlq; its cost grows with the lanes only."""
+        ...
+
+    async def has_figures(self) -> bool:
+        """Whether the statistics that were written last are still there."""
+        ...
+
+    async def write_figures(self, figures: Mapping[str, int], kept_s: Mapping[str, int]) -> None:
+        """Write statistics: key → value, and key → how long to keep it (seconds)."""
+        ...
+

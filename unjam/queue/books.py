@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+from unjam import __version__
 from unjam.queue import keys
 from unjam.queue.jobs import stamp
 from unjam.queue.link import RedisLink
@@ -61,6 +62,7 @@ class RqBooks:
             "hostname": socket.gethostname(),
             "ip_address": "127.0.0.1",
             "version": version("rq"),
+            keys.OURS: __version__,
             "python_version": f"{platform.python_version()} ({sys.implementation.name})",
             "state": "busy" if me.held else me.idle_state,
         }
@@ -126,6 +128,22 @@ class RqBooks:
     async def read_house(self) -> dict[str, str]:
         """``rag:house``; empty when nobody wrote it yet."""
         return await self._link.call(lambda: self._link.redis.hgetall(keys.HOUSE))
+
+    async def has_figures(self) -> bool:
+        """Whether Redis still holds the statistics that were written last."""
+        return bool(await self._link.call(lambda: self._link.redis.exists(keys.FIGURES)))
+
+    async def write_figures(self, figures: Mapping[str, int], kept_s: Mapping[str, int]) -> None:
+        """``rag:stats:…`` → value, each with its time to live."""
+
+        async def write() -> None:
+            async with self._link.redis.pipeline(transaction=False) as pipe:
+                for key, value in figures.items():
+                    pipe.set(key, value, ex=kept_s[key])
+                pipe.set(keys.FIGURES, int(time.time()))  # last: all the others stand then
+                await pipe.execute()
+
+        await self._link.call(write)
 
     async def epoch(self) -> int:
         """The counter that tells a Redis that lost its data; 0 = none."""

@@ -46,6 +46,11 @@ def failed(name: str) -> str:
     return f"rq:failed:{name}"
 
 
+def finished(name: str) -> str:
+    """Sorted set of job ids: RQ's finished registry."""
+    return f"rq:finished:{name}"
+
+
 def scheduled(name: str) -> str:
     """Sorted set of job ids, scored by due time: RQ's scheduled registry."""
     return f"rq:scheduled:{name}"
@@ -59,6 +64,10 @@ def deferred(name: str) -> str:
 def worker(name: str) -> str:
     """Hash of one worker."""
     return f"rq:worker:{name}"
+
+
+OURS = "unjam"
+"""Field of a worker's hash that only our own workers have: the program's version."""
 
 
 def lane_workers(name: str) -> str:
@@ -78,3 +87,6 @@ HOUSE = "rag:house"
 
 EPOCH = "rag:epoch"
 """Counter that tells a Redis that lost its data from one that did not."""
+
+FIGURES = "rag:stats:mirrored"
+"""Stands as long as the statistics do: when it is gone, Redis lost them."""

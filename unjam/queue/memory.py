@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from unjam.core.document import Ticket
 from unjam.core.errors import DependencyDown
+from unjam.core.ports import LaneFacts
 from unjam.queue.audit import STRANDED_S
 from unjam.queue.lanes import DEAD, DEFAULT_LANES, PROCESSING
 
@@ -29,6 +30,8 @@ class MemoryQueue:
         self._bell = asyncio.Event()
         self._epoch = 0
         self._house: dict[str, str] = {}
+        self._workers: dict[str, tuple[str, ...]] = {}
+        self.figures: dict[str, int] = {}  # statistics by key
 
     def _check(self) -> None:
         if self.away:
@@ -38,6 +41,8 @@ class MemoryQueue:
         """What FLUSHALL does."""
         for store in (self._lanes, self._jobs, self._taken, self.started_jobs, self.parked):
             store.clear()
+        self.figures.clear()
+        self._workers.clear()
         self._epoch = 0
         self._house = {}
 
@@ -131,6 +136,33 @@ class MemoryQueue:
         counts = {name: len(self._lanes.get(name, ())) for name in names}
         return {**counts, DEAD: len(self.parked)}
 
+    async def lane_facts(self, lanes: Sequence[str] = ()) -> dict[str, LaneFacts]:
+        counts = {**dict.fromkeys(lanes, 0), **await self.lengths()}
+        line = {name: [i.rpartition("-")[0] for i in ids] for name, ids in self._lanes.items()}
+        return {
+            name: LaneFacts(
+                name,
+                count,
+                started=sum(self._lane_of(i) == name for i in self.started_jobs),
+                failed=len(self.parked) if name == DEAD else 0,
+                workers=sum(name in served for served in self._workers.values()),
+                line=tuple(line.get(name, ())),
+            )
+            for name, count in counts.items()
+        }
+
+    def _lane_of(self, job_id: str) -> str:
+        ticket = self._jobs.get(job_id)
+        return ticket.lane if ticket else ""
+
+    async def has_figures(self) -> bool:
+        self._check()
+        return bool(self.figures)
+
+    async def write_figures(self, figures: Mapping[str, int], kept_s: Mapping[str, int]) -> None:
+        self._check()
+        self.figures.update(figures)
+
     async def wait(self, lanes: Sequence[str], timeout_s: float) -> None:
         self._check()
         with contextlib.suppress(TimeoutError):
@@ -157,12 +189,14 @@ class MemoryQueue:
 
     async def register_worker(self, name: str, lanes: Sequence[str], pid: int) -> None:
         self._check()
+        self._workers[name] = tuple(lanes)
 
     async def beat_worker(self, name: str) -> None:
         self._check()
 
     async def unregister_worker(self, name: str) -> None:
         self._check()
+        self._workers.pop(name, None)
 
     async def ping(self) -> None:
         self._check()

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from unjam.core.document import Ticket
+from unjam.core.ports import LaneFacts
 from unjam.queue import keys
 from unjam.queue.audit import Audit
 from unjam.queue.books import JOB_TTL_S, WIP_TTL_S, RqBooks, member
+from unjam.queue.facts import read_facts
 from unjam.queue.jobs import DESCRIPTION, FUNCTION, encode, stamp
 from unjam.queue.lanes import DEAD, DEFAULT_LANES, PROCESSING
 from unjam.queue.link import RedisLink
@@ -214,6 +216,10 @@ class RqQueue(RqBooks):
                 return await pipe.execute()
 
         return dict(zip(names, await self._link.call(count), strict=True))
+
+    async def lane_facts(self, lanes: Sequence[str] = ()) -> dict[str, LaneFacts]:
+        """What ``/api/queues`` and the metrics show; three round trips."""
+        return await read_facts(self._link, lanes)
 
     async def ping(self) -> None:
         """Raises DependencyDown."""

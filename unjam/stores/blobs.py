@@ -184,6 +184,26 @@ class LocalBlobs:
         """Renames share, removals exclude: a removal never hits a file that was just renewed."""
         fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+    async def stored(self, part: int, older_than_s: float) -> dict[str, int]:
+        """Part *n* is the folder of hashes that begin with *n* in hex."""
+        return await asyncio.to_thread(self._stored, self.root / f"{part:02x}", older_than_s)
+
+    def _stored(self, folder: Path, older_than_s: float) -> dict[str, int]:
+        before = time.time() - older_than_s
+        found: dict[str, int] = {}
+        with _guarded("originals cannot be listed"):
+            for file in folder.glob("*/*"):
+                with contextlib.suppress(FileNotFoundError):
+                    facts = file.stat()
+                    # An upload renews the change time of what was there already.
+                    if facts.st_ctime <= before and self._is_ours(file):
+                        found[file.name] = facts.st_size
+        return found
+
+    def _is_ours(self, file: Path) -> bool:
+        name = file.name
+        return len(name) == 64 and _DIGITS.issuperset(name) and self._place(name) == file
+
             fcntl.flock(fd, mode)
             yield
         finally:

@@ -65,6 +65,17 @@ class MemoryBlobs:
     async def free_bytes(self) -> int:
         return 1 << 40
 
+    async def ping(self) -> None:
+        return None
+
+    async def sweep(self, older_than_s: float = 3600.0) -> int:
+        return 0
+
+    async def stored(self, part: int, older_than_s: float) -> dict[str, int]:
+        """Ages are not kept: everything is old enough for 0 s, nothing for more."""
+        mine = {h: len(b) for h, b in self._bytes.items() if h.startswith(f"{part:02x}")}
+        return {} if older_than_s > 0 else mine
+
 
 class MemoryWriter:
     """One upload into memory."""

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; revisions sort as text, so a greater one means a newer program."""
 
 metadata = MetaData()
@@ -108,6 +108,7 @@ _partial("ix_documents_worker", ("worker",), "worker <> ''")
 # and sort everything that waits.
 _partial("ix_documents_waiting", ("next_step_at",), "next_step_at IS NOT NULL")
 _partial("ix_documents_dead", ("reason", "id"), "state = 'dead'")
+_partial("ix_documents_in_line", ("lane", "updated_at"), "state IN ('received', 'queued')")
 _partial("ix_documents_slo", ("slo_since",), "slo_since IS NOT NULL")
 _partial("ix_documents_visible_pin", ("visible_pin", "state"), "visible_pin <> ''")
 _partial("ix_documents_visible_hash", ("visible_hash",), "visible_hash <> ''")
@@ -186,6 +187,7 @@ idempotency = Table(
     Column("content_hash", Key, nullable=False),
     Column("document_id", Key, nullable=False),
     Column("at", Double, nullable=False),
+    Index("ix_idempotency_at", "at"),
 )
 
 tallies = Table(
@@ -194,6 +196,23 @@ tallies = Table(
     Column("name", Key, primary_key=True),  # a state, or "accepted"; kept by triggers only
     Column("visible", Integer, primary_key=True, autoincrement=False),
     Column("shard", Integer, primary_key=True, autoincrement=False),
+    _int("n"),
+)
+
+completions = Table(  # what became searchable, by minute; older than a few days by quarter-hour
+    "completions",
+    metadata,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),  # Unix minutes
+    Column("queue", Key, primary_key=True),
+    _int("jobs"),
+    Column("duration_s", Double, nullable=False, server_default=text("0")),  # their sum
+)
+
+event_days = Table(  # what is left of events that were trimmed
+    "event_days",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),  # Unix days (UTC)
+    Column("kind", Key, primary_key=True),
     _int("n"),
 )
 

@@ -37,6 +37,11 @@ QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
     "unreferenced_blobs": lambda x: x.unreferenced_blobs(60),
     "forget_blob": lambda x: x.forget_blob("0"),
     "delete": lambda x: x.delete("d00000001"),
+    "completions": lambda x: x.completions(1, 2),
+    "in_line_since": lambda x: x.in_line_since(["rag_processing"]),
+    "trim": lambda x: x.trim(),
+    "adopt_blobs": lambda x: x.adopt_blobs({"0": 1}),
+    "rebuild": lambda x: x.rebuild("d"),
     "find_idempotent": lambda x: x.find_idempotent("ann", "k"),
 }
 BIG = ("documents", "events", "acceptances", "generations", "names", "idempotency", "blobs")

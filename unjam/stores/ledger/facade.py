@@ -48,11 +48,12 @@ from unjam.stores.ledger.book import DeadLetterBook
 from unjam.stores.ledger.commit import Committer, Op, Writer
 from unjam.stores.ledger.dialect import READERS, Postgres, Sqlite, as_down, dialect_of
 from unjam.stores.ledger.opening import prepare
+from unjam.stores.ledger.housekeeping import Housekeeping
 
 T = TypeVar("T")
 
 
-class SqlLedger(DeadLetterBook):
+class SqlLedger(DeadLetterBook, Housekeeping):
     """Open it with ``await SqlLedger.open(url)``, after any fork. Safe from any loop or thread."""
 
     def __init__(
@@ -276,10 +277,6 @@ class SqlLedger(DeadLetterBook):
 
     async def wake(self, limit: int = 500) -> builtins.list[Ticket]:
         return await self._committer.submit(lambda tx: upkeep.wake(tx, limit))
-
-    async def count_late(self, slo_s: float = claims.SLO_S, limit: int = 500) -> int:
-        """Count (slo_total, slo_late) what was not searchable in time; how many were found."""
-        return await self._committer.submit(lambda tx: upkeep.count_late(tx, slo_s, limit))
 
     async def due_cleanups(self, limit: int = 100) -> builtins.list[Cleanup]:
         def question(conn: Connection) -> builtins.list[Cleanup]:

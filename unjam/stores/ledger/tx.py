@@ -20,6 +20,7 @@ from unjam.core.errors import NotFound
 from unjam.core.events import EventKind
 from unjam.core.lease import CLEANUP_AGAIN_S
 from unjam.stores import schema
+from unjam.stores.ledger.counts import write_counts
 from unjam.stores.ledger.dialect import Dialect
 from unjam.stores.ledger.row import FIELDS, Row
 
@@ -324,20 +325,7 @@ class Tx:
         if self._events:
             self.conn.execute(sa.insert(schema.events), self._events)
         if self._counts:
-            self._write_counts()
-
-    def _write_counts(self) -> None:
-        table = schema.counters
-        insert = self.dialect.insert(table)
-        statement = insert.on_conflict_do_update(
-            index_elements=["name", "queue"],
-            set_={"value": table.c.value + insert.excluded.value},
-        )
-        rows = [
-            {"name": name, "queue": queue, "value": value}
-            for (name, queue), value in sorted(self._counts.items())
-        ]
-        self.conn.execute(statement, rows)
+            write_counts(self.conn, self.dialect, self._counts, self.now)
 
     def _mark_unreferenced(self, content_hash: str) -> None:
         # The blob's row is locked before the references are looked at: of two transactions that

@@ -31,7 +31,8 @@ def mark_pushed(tx: Tx, tickets: Sequence[Ticket]) -> None:
         row = tx.find(ticket.document_id)
         if row and row.state == State.RECEIVED and row.enqueue_seq == ticket.enqueue_seq:
             data = {"lane": row.lane, "seq": row.enqueue_seq}
-            tx.move(row, State.QUEUED, EventKind.QUEUED, data)
+            # It stands in line since it was received: its age does not begin anew.
+            tx.move(row, State.QUEUED, EventKind.QUEUED, data, updated_at=row.updated_at)
 
 
 def requeue(tx: Tx, tickets: Sequence[Ticket], why: str) -> list[Ticket]:
@@ -39,7 +40,8 @@ def requeue(tx: Tx, tickets: Sequence[Ticket], why: str) -> list[Ticket]:
     for ticket in tickets:
         row = tx.find(ticket.document_id)
         if row and row.state == State.QUEUED and row.enqueue_seq == ticket.enqueue_seq:
-            moved.append(tx.to_work(row, EventKind.REQUEUED, why))
+            since = row.updated_at
+            moved.append(tx.to_work(row, EventKind.REQUEUED, why, updated_at=since))
     return moved
 
 
