@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from unjam.core.document import Ticket
+from unjam.core.ports import Parked
 from unjam.queue.lanes import DEAD, DEFAULT_LANES, HIGH, LOW, PROCESSING
 from unjam.queue.memory import MemoryQueue
 from unjam.queue.rq_queue import RqQueue
@@ -164,6 +165,25 @@ async def test_repark_makes_it_exact(queue: AnyQueue) -> None:
     assert (await queue.lengths())[DEAD] == 0
     await queue.repark([])
     assert (await queue.lengths())[DEAD] == 0
+
+
+async def test_parked_letters_are_whole(queue: AnyQueue) -> None:
+    some = tickets(3)
+    await queue.park(some)
+    assert await queue.parked() == Parked(3, 3, 3)
+    assert await queue.requeued() == []
+    assert await queue.unsound(some) == []
+    assert await queue.unsound([Ticket("other", 1)]) == [Ticket("other", 1)]
+    assert await queue.unsound([]) == []
+    await queue.acknowledge(some[:1])
+    assert await queue.parked() == Parked(2, 2, 2)
+    await queue.acknowledge([])
+
+
+async def test_acknowledging_an_earlier_death_leaves_the_later_one(queue: AnyQueue) -> None:
+    await queue.park(tickets(1, seq=4))
+    await queue.acknowledge(tickets(1))
+    assert await queue.unsound(tickets(1, seq=4)) == []
 
 
 async def test_finishing_a_parked_job_leaves_the_dead_letter(queue: AnyQueue) -> None:

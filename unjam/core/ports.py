@@ -551,6 +551,15 @@ class Embedder(Protocol):
 
 
 # -- queue ----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Dead letters in ``rag_dlq``, as counted in three places; alike unless a tool was there."""
+
+    listed: int
+    registered: int
+    known: int
+
+
 class Queue(Protocol):
     """The doorbell. Losing all of it costs seconds, never a document.
 
@@ -614,7 +623,24 @@ class LaneFacts:
     async def unpark(self, document_ids: Sequence[str]) -> None: ...
 
     async def repark(self, tickets: Sequence[Ticket]) -> None:
-        """Make ``rag_dlq`` hold exactly these."""
+        """Make ``rag_dlq`` hold exactly these; requeued ones that are not acknowledged stay."""
+        ...
+
+    async def parked(self) -> Parked:
+        """How many dead letters stand where."""
+        ...
+
+    async def requeued(self) -> list[Ticket]:
+        """Dead letters whose id left RQ's failed registry while it is still listed: somebody sent
+        them back with ``rq requeue``."""
+        ...
+
+    async def acknowledge(self, tickets: Sequence[Ticket]) -> None:
+        """These requeued ones were dealt with; a later death of theirs stays parked."""
+        ...
+
+    async def unsound(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        """Those of the dead letters that ``rag_dlq`` does not hold whole."""
         ...
 
     async def epoch(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from unjam.core.document import Ticket
 from unjam.core.errors import DependencyDown
-from unjam.core.ports import LaneFacts
+from unjam.core.ports import LaneFacts, Parked
 from unjam.queue.audit import STRANDED_S
 from unjam.queue.lanes import DEAD, DEFAULT_LANES, PROCESSING
 
@@ -22,7 +22,8 @@ class MemoryQueue:
         self.away = False
         self.started_jobs: dict[str, str] = {}  # job id → worker
         self.ended: list[tuple[str, bool]] = []  # job id, ok
-        self.parked: dict[str, Ticket] = {}  # document → ticket
+        self.letters: dict[str, Ticket] = {}  # document → ticket
+        self.sent_back: set[str] = set()  # job ids that ``rq requeue`` took off the registry
         self._lanes: dict[str, deque[str]] = {}
         self._jobs: dict[str, Ticket] = {}
         self._taken: dict[str, float] = {}
@@ -39,7 +40,7 @@ class MemoryQueue:
 
     def lose_everything(self) -> None:
         """What FLUSHALL does."""
-        for store in (self._lanes, self._jobs, self._taken, self.started_jobs, self.parked):
+        for store in (self._lanes, self._jobs, self._taken, self.started_jobs, self.letters):
             store.clear()
         self.figures.clear()
         self._workers.clear()
@@ -119,22 +120,47 @@ class MemoryQueue:
 
     async def park(self, tickets: Sequence[Ticket]) -> None:
         self._check()
-        self.parked.update({t.document_id: t for t in tickets})
+        self.letters.update({t.document_id: t for t in tickets})
 
     async def unpark(self, document_ids: Sequence[str]) -> None:
         self._check()
         for document_id in document_ids:
-            self.parked.pop(document_id, None)
+            ticket = self.letters.pop(document_id, None)
+            if ticket is not None:
+                self.sent_back.discard(ticket.job_id)
 
     async def repark(self, tickets: Sequence[Ticket]) -> None:
         self._check()
-        self.parked = {t.document_id: t for t in tickets}
+        back = {d: t for d, t in self.letters.items() if t.job_id in self.sent_back}
+        self.letters = {t.document_id: t for t in tickets} | back
+
+    async def parked(self) -> Parked:
+        self._check()
+        count = len(self.letters)
+        return Parked(count, count - len(self.sent_back), count)
+
+    async def requeued(self) -> list[Ticket]:
+        self._check()
+        return [t for t in self.letters.values() if t.job_id in self.sent_back]
+
+    async def acknowledge(self, tickets: Sequence[Ticket]) -> None:
+        self._check()
+        for ticket in tickets:
+            self.sent_back.discard(ticket.job_id)
+            letter = self.letters.get(ticket.document_id)
+            if letter is not None and letter.job_id == ticket.job_id:
+                del self.letters[ticket.document_id]
+
+    async def unsound(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        self._check()
+        whole = {t.job_id for t in self.letters.values()} - self.sent_back
+        return [t for t in tickets if t.job_id not in whole]
 
     async def lengths(self) -> dict[str, int]:
         self._check()
         names = dict.fromkeys((*DEFAULT_LANES, DEAD, *sorted(self._lanes)))
         counts = {name: len(self._lanes.get(name, ())) for name in names}
-        return {**counts, DEAD: len(self.parked)}
+        return {**counts, DEAD: len(self.letters)}
 
     async def lane_facts(self, lanes: Sequence[str] = ()) -> dict[str, LaneFacts]:
         counts = {**dict.fromkeys(lanes, 0), **await self.lengths()}
@@ -144,7 +170,7 @@ class MemoryQueue:
                 name,
                 count,
                 started=sum(self._lane_of(i) == name for i in self.started_jobs),
-                failed=len(self.parked) if name == DEAD else 0,
+                failed=len(self.letters) if name == DEAD else 0,
                 workers=sum(name in served for served in self._workers.values()),
                 line=tuple(line.get(name, ())),
             )

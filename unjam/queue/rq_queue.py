@@ -17,6 +17,7 @@ from unjam.core.ports import LaneFacts
 from unjam.queue import keys
 from unjam.queue.audit import Audit
 from unjam.queue.books import JOB_TTL_S, WIP_TTL_S, RqBooks, member
+from unjam.queue.dead_letters import ParkedJobs
 from unjam.queue.facts import read_facts
 from unjam.queue.jobs import DESCRIPTION, FUNCTION, encode, stamp
 from unjam.queue.lanes import DEAD, DEFAULT_LANES, PROCESSING
@@ -35,7 +36,7 @@ POLL_S = 0.075
 loss window that ``take`` closes, and a notification would miss what stock tools push."""
 
 
-class RqQueue(RqBooks):
+class RqQueue(RqBooks, ParkedJobs):
     """The port ``Queue`` on Redis or Valkey (≥ 6.2), database from the URL.
 
     *function* is what stock RQ workers call for a job.
@@ -225,53 +226,7 @@ class RqQueue(RqBooks):
         """Raises DependencyDown."""
         await self._link.call(lambda: self._link.redis.ping())
 
-    # -- dead letters -----------------------------------------------------------------------
-    async def park(self, tickets: Sequence[Ticket]) -> None:
-        """Make dead letters visible in ``rag_dlq``: list and failed registry, for ever.
-
-        The job's origin is ``rag_processing``, so ``rq requeue --all --queue rag_dlq`` sends it
-        there.
-        """
-        for some in _chunks(tickets, PUSH_AT_ONCE):
-            names = [keys.QUEUES, keys.lane(DEAD), keys.failed(DEAD), keys.PARKED]
-            args = [stamp(), DESCRIPTION, PROCESSING]
-            for ticket in some:
-                names.append(keys.job(ticket.job_id))
-                args += (ticket.document_id, ticket.job_id, encode(ticket, self._function))
-            older = await self._link.run("park", names, args)
-            await self._forget(older)
-
-    async def unpark(self, document_ids: Sequence[str]) -> None:
-        """These documents are dead no more. Unknown ones are no error."""
-        for some in _chunks(document_ids, PUSH_AT_ONCE):
-            names = [keys.lane(DEAD), keys.failed(DEAD), keys.PARKED]
-            await self._forget(await self._link.run("unpark", names, some))
-
-    async def repark(self, tickets: Sequence[Ticket]) -> None:
-        """Make ``rag_dlq`` hold exactly these."""
-        wanted = {t.job_id: t for t in tickets}
-
-        async def look() -> tuple[list[str], list[str]]:
-            async with self._link.redis.pipeline(transaction=True) as pipe:
-                pipe.lrange(keys.lane(DEAD), 0, -1)
-                pipe.zrange(keys.failed(DEAD), 0, -1)
-                listed, failed = await pipe.execute()
-                return listed, failed
-
-        listed, failed = await self._link.call(look)
-
-        async def wipe() -> None:
-            await self._link.redis.delete(keys.lane(DEAD), keys.failed(DEAD), keys.PARKED)
-
-        # A moment of emptiness is seen by nobody who acts on it: only the reconciler reparks.
-        await self._link.call(wipe)
-        await self._forget([i for i in {*listed, *failed} if i not in wanted])
-        await self.park(list(wanted.values()))
-
-    async def _forget(self, job_ids: Sequence[str]) -> None:
-        if job_ids:
-            await self._link.call(lambda: self._link.redis.delete(*map(keys.job, job_ids)))
-
+    # -- the end -----------------------------------------------------------------------------
     async def close(self) -> None:
         await self._link.close()
 

@@ -11,13 +11,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from unjam.core.chunk import chunk_ids
-from unjam.core.document import Pin, State, Ticket
+from unjam.core.dead_letters import AT_ONCE, DeadFilter
+from unjam.core.document import Document, Pin, State, Ticket
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import Blobs, Cleanup, Embedder, Ledger, Queue, VectorStore, WorkerRef
 from unjam.observe import words
 
 SLICE = 1000
 """Documents a tick that are compared with the lanes: 2 s × 1,000 covers 100,000 in 200 s."""
+
+DEAD_SLICE = 200
+"""Dead letters a tick whose place in Redis is looked at."""
 
 BLOB_GRACE_S = 3600.0
 """A blob may go this long after its last reference (an upload may be about to re-link it)."""
@@ -37,7 +41,7 @@ class Reconciler:
     current_pin: Callable[[], Pin]
     is_alive: Callable[[WorkerRef], bool | None]
     _audit_from: str = ""
-    _parked: int = -1
+    _parked_to: str | None = None
     _blobs_due: float = 0.0
     _down: set[str] = field(default_factory=set[str])
     _mourned: set[str] = field(default_factory=set[str])  # dead; the queue was not told yet
@@ -128,27 +132,44 @@ class Reconciler:
         epoch = await self.ledger.bump_epoch(seen)
         if known > 0:
             words.redis_lost_data(seen, known)
-        self._parked = -1
         await self.audit_all()
         await self.queue.set_epoch(epoch)
 
     async def mirror_dead_letters(self) -> None:
-        """``rag_dlq`` shows as many documents as the ledger holds dead."""
+        """``rag_dlq`` shows the documents that the ledger holds dead, and what ``rq requeue`` took
+        from there goes back to work. The evidence of that is looked for before anything heals."""
+        await self._take_back_requeued()
         dead = (await self.ledger.state_counts()).get(State.DEAD, 0)
-        shown = (await self.queue.lengths()).get("rag_dlq", 0)
-        if dead == shown == self._parked or (dead == shown and self._parked < 0):
-            self._parked = dead
+        shown = await self.queue.parked()
+        if {dead} != {shown.listed, shown.registered, shown.known}:
+            await self.queue.repark(await self._dead_tickets())
             return
+        page = await self.ledger.dead_page(DeadFilter(), cursor=self._parked_to, limit=DEAD_SLICE)
+        self._parked_to = page.next_cursor
+        hurt = await self.queue.unsound([_ticket(d) for d in page.items])
+        if hurt:
+            await self.queue.park(hurt)
+
+    async def _take_back_requeued(self) -> None:
+        tickets = await self.queue.requeued()
+        for start in range(0, len(tickets), AT_ONCE):
+            some = tickets[start : start + AT_ONCE]
+            again = await self.ledger.revive(some, self.current_pin())
+            await self.queue.acknowledge(some)
+            if again:
+                words.documents_recovered(len(again), "requeued")
+                await self.queue.push(again)
+                await self.ledger.mark_pushed(again)
+
+    async def _dead_tickets(self) -> list[Ticket]:
         cursor: str | None = None
-        keep: list[Ticket] = []
+        found: list[Ticket] = []
         while True:
-            page = await self.ledger.list(state=State.DEAD, cursor=cursor, limit=200)
-            keep += [Ticket(d.id, d.enqueue_seq, d.lane, d.size_bytes) for d in page.items]
+            page = await self.ledger.dead_page(DeadFilter(), cursor=cursor, limit=500)
+            found += [_ticket(d) for d in page.items]
             cursor = page.next_cursor
             if cursor is None:
-                break
-        await self.queue.repark(keep)
-        self._parked = dead
+                return found
 
     async def clean_vectors(self) -> None:
         """Chunks of generations that nobody may see any more go by computed ids."""
@@ -188,3 +209,7 @@ class Reconciler:
         for content_hash in await self.ledger.unreferenced_blobs(BLOB_GRACE_S):
             if await self.ledger.forget_blob(content_hash):
                 await self.blobs.remove(content_hash)
+
+
+def _ticket(document: Document) -> Ticket:
+    return Ticket(document.id, document.enqueue_seq, document.lane, document.size_bytes)
