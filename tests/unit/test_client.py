@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
 
 import unjam
@@ -28,6 +29,7 @@ from unjam.core.errors import (
     UnjamError,
     UsageError,
 )
+from unjam.pipeline.intake import IntakeLimits
 
 T = TypeVar("T")
 
@@ -159,7 +161,7 @@ async def test_problems_come_back_as_our_errors(web: Web, client: Client) -> Non
     await fails(Conflict, "conflict", lambda: client.retry(added.id))
     web.house.intake.max_upload_bytes = 10
     await fails(TooLarge, "too_large", lambda: client.add(b"x" * 3_000_000))
-    web.house.intake._max_backlog = 0
+    web.house.intake.limits = IntakeLimits(documents=0)
     web.house.intake._checked_at = float("-inf")
     busy = await fails(Backlogged, "backlog_full", lambda: client.add(b"y"))
     assert isinstance(busy, Backlogged) and busy.retry_after_s == 30
@@ -199,3 +201,14 @@ def test_importing_unjam_is_cheap() -> None:
 
 def test_the_package_exports_the_client() -> None:
     assert unjam.Client is Client
+
+
+async def test_many_documents_in_one_question(web: Web) -> None:
+    client = await call(Client, web.url)
+    added = [await call(client.add, f"note {n}".encode(), filename=f"{n}.txt") for n in range(3)]
+    ids = [document.id for document in added]
+    seen = await call(client.get_many, [*ids, "01a20699-0000-7000-8000-000000000000"])
+    assert {i: d.filename for i, d in seen.items()} == {i: f"{n}.txt" for n, i in enumerate(ids)}
+    too_many = await call(httpx.get, f"{web.url}/api/rag/documents", params={"ids": "x," * 200})
+    assert too_many.status_code == 422
+    assert "at most 200" in too_many.json()["hint"]

@@ -21,7 +21,7 @@ from unjam.core.errors import NotNow, UnjamError, UsageError
 TRIES = 6
 """Uploads that were answered "not now" are repeated this often in all."""
 _UNFINISHED = (".part", ".crdownload", ".tmp", ".swp", "~")
-_POLL_AT_ONCE = 32
+_POLL_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +178,13 @@ def wait_all(
     while waiting and time.monotonic() < deadline:
         still: list[str] = []
         moved = False
+        try:
+            seen = client.get_many(waiting[:_POLL_AT_ONCE])
+        except NotNow:
+            seen = {}
         for document_id in waiting[:_POLL_AT_ONCE]:
-            try:
-                document = client.get(document_id)
-            except NotNow:
-                still.append(document_id)
-                continue
-            if document.ended:
+            document = seen.get(document_id)
+            if document is not None and document.ended:
                 ended, moved = ended + 1, True
                 on_end(document, ended)
             else:
@@ -192,7 +192,7 @@ def wait_all(
         # Those that take long go to the back, so that a slow one does not hide the quick.
         waiting = waiting[_POLL_AT_ONCE:] + still
         pause_s = 0.1 if moved else min(1.0, pause_s * 1.5)
-        if waiting and not moved:
+        if waiting:
             time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
     return waiting
 

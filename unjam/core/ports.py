@@ -113,6 +113,25 @@ class Equation:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """What stands in line (received, queued)."""
+
+    documents: int
+    size_bytes: int  # above 5,000 documents of a state: estimated from the oldest of them
+    oldest_s: float  # since the oldest of these came to where it stands
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What became searchable in one minute (older figures: in the quarter-hour from it on)."""
+
+    minute: int  # Unix seconds // 60
+    queue: str
+    jobs: int
+    duration_s: float  # sum, from claim to searchable
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     items: Sequence[Document]
     next_cursor: str | None
@@ -146,6 +165,10 @@ class Ledger(Protocol):
         ...
 
     async def get(self, document_id: str) -> Document | None: ...
+
+    async def get_many(self, document_ids: Sequence[str]) -> list[Document]:
+        """Those that exist, in no particular order; one question for all."""
+        ...
 
     async def list(
         self,
@@ -191,9 +214,21 @@ class Ledger(Protocol):
 
     async def state_counts(self) -> dict[State, int]: ...
 
+    async def backlog(self) -> Backlog:
+        """How much stands in line; flat however much that is."""
+        ...
+
     async def counters(self) -> dict[tuple[str, str], float]:
         """(name, queue) → value, since the ledger began. Names: jobs_started, jobs_completed,
         jobs_failed, slo_total, slo_late, duration_sum, and duration_le:<bucket>."""
+        ...
+
+    async def completions(self, first_minute: int, end_minute: int) -> list[Completed]:
+        """Those of the minutes first … end-1, oldest first; minutes without any are left out."""
+        ...
+
+    async def in_line_since(self, lanes: Sequence[str]) -> dict[str, float]:
+        """Lane → since when (Unix s) its longest waiting document stands in line; flat."""
         ...
 
     async def visible(self, document_ids: Sequence[str]) -> dict[str, VisibleDocument]:
@@ -219,14 +254,6 @@ class Ledger(Protocol):
         self, which: DeadFilter, *, cursor: str | None = None, limit: int = 50
     ) -> Page:
         """Those that match, newest document first."""
-    async def completions(self, first_minute: int, end_minute: int) -> list[Completed]:
-        """Those of the minutes first … end-1, oldest first; minutes without any are left out."""
-        ...
-
-    async def in_line_since(self, lanes: Sequence[str]) -> dict[str, float]:
-        """Lane → since when (Unix s) its longest waiting document stands in line; flat."""
-        ...
-
         ...
 
     async def dead_letter(self, document_id: str) -> DeadLetter:
@@ -335,29 +362,6 @@ class Ledger(Protocol):
         """Drop the blob's row if still unreferenced; only then may the file go."""
         ...
 
-    async def processes(self) -> list[tuple[WorkerRef, float]]:
-        """Every process that reported, with the age of its last heartbeat in seconds."""
-        ...
-
-    async def lead(self, role: str, holder: str, ttl_s: float) -> bool:
-        """Take or keep leadership of *role*; one holder at a time."""
-        ...
-
-    async def knobs(self) -> dict[str, int]:
-        """Live settings that were changed from their start value."""
-        ...
-
-    async def set_knob(self, name: str, value: int, by: str) -> None: ...
-
-    # circuit breakers, shared by all processes
-    async def dependency_states(self) -> dict[str, Breaker]:
-        """Every breaker that ever opened, by name."""
-        ...
-
-    async def report_dependency(
-        self, name: str, reason: str, detail: str = "", told_s: float | None = None
-    ) -> Breaker:
-        """Trouble was seen: open it, or note a failed probe. *told_s*: it said how long."""
     async def adopt_blobs(self, sizes: Mapping[str, int]) -> int:
         """Blobs (hash → bytes) found in the store: those the ledger does not know (their upload
         died before it was accepted) count as unreferenced from now on; how many those were."""
@@ -389,6 +393,29 @@ class Ledger(Protocol):
         """
         ...
 
+    async def processes(self) -> list[tuple[WorkerRef, float]]:
+        """Every process that reported, with the age of its last heartbeat in seconds."""
+        ...
+
+    async def lead(self, role: str, holder: str, ttl_s: float) -> bool:
+        """Take or keep leadership of *role*; one holder at a time."""
+        ...
+
+    async def knobs(self) -> dict[str, int]:
+        """Live settings that were changed from their start value."""
+        ...
+
+    async def set_knob(self, name: str, value: int, by: str) -> None: ...
+
+    # circuit breakers, shared by all processes
+    async def dependency_states(self) -> dict[str, Breaker]:
+        """Every breaker that ever opened, by name."""
+        ...
+
+    async def report_dependency(
+        self, name: str, reason: str, detail: str = "", told_s: float | None = None
+    ) -> Breaker:
+        """Trouble was seen: open it, or note a failed probe. *told_s*: it said how long."""
         ...
 
     async def probe_dependency(self, name: str) -> bool:
@@ -450,6 +477,19 @@ class Blobs(Protocol):
     async def remove(self, content_hash: str) -> None: ...
 
     async def free_bytes(self) -> int: ...
+
+    async def ping(self) -> None:
+        """Raises DependencyDown (blob_store_down)."""
+        ...
+
+    async def sweep(self, older_than_s: float = 3600.0) -> int:
+        """Remove what killed uploads left behind unfinished; how many files that were."""
+        ...
+
+    async def stored(self, part: int, older_than_s: float) -> dict[str, int]:
+        """Hash → bytes of the originals in part 0 … 255 of the store that were last uploaded
+        longer ago than that."""
+        ...
 
 
 # -- vectors --------------------------------------------------------------------------------
@@ -543,6 +583,10 @@ class Embedder(Protocol):
         """Shape (dimension,)."""
         ...
 
+    async def probe(self, pin: Pin) -> None:
+        """Whether vectors can be had now, past every cache. Raises DependencyDown."""
+        ...
+
     async def forget(self, texts: Sequence[str], pin: Pin) -> None:
         """Drop the cached vectors of these chunk texts."""
         ...
@@ -551,6 +595,24 @@ class Embedder(Protocol):
 
 
 # -- queue ----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class LaneFacts:
+    """A lane as RQ's books have it at this moment."""
+
+    name: str
+    count: int  # jobs that wait in it
+    started: int = 0
+    failed: int = 0
+    scheduled: int = 0
+    deferred: int = 0
+    finished: int = 0
+    workers: int = 0  # live ones that serve it
+    paused: bool = False
+    line: tuple[str, ...] = ()
+    """Document ids at evenly spaced places of the lane, head first: item i stands behind
+    i × count / len(line) others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parked:
     """Dead letters in ``rag_dlq``, as counted in three places; alike unless a tool was there."""
@@ -600,24 +662,6 @@ class Queue(Protocol):
 
     async def park(self, tickets: Sequence[Ticket]) -> None:
         """Make dead letters visible in ``rag_dlq`` (list and failed registry)."""
-@dataclass(frozen=True, slots=True)
-class LaneFacts:
-    """A lane as RQ's books have it at this moment."""
-
-    name: str
-    count: int  # jobs that wait in it
-    started: int = 0
-    failed: int = 0
-    scheduled: int = 0
-    deferred: int = 0
-    finished: int = 0
-    workers: int = 0  # live ones that serve it
-    paused: bool = False
-    line: tuple[str, ...] = ()
-    """Document ids at evenly spaced places of the lane, head first: item i stands behind
-    i × count / len(line) others."""
-
-
         ...
 
     async def unpark(self, document_ids: Sequence[str]) -> None: ...
@@ -651,6 +695,18 @@ class LaneFacts:
 
     async def lengths(self) -> dict[str, int]:
         """Every lane that exists, and rag_dlq."""
+        ...
+
+    async def lane_facts(self, lanes: Sequence[str] = ()) -> dict[str, LaneFacts]:
+        """Every lane that exists, *lanes*, and rag_dlq; its cost grows with the lanes only."""
+        ...
+
+    async def has_figures(self) -> bool:
+        """Whether the statistics that were written last are still there."""
+        ...
+
+    async def write_figures(self, figures: Mapping[str, int], kept_s: Mapping[str, int]) -> None:
+        """Write statistics: key → value, and key → how long to keep it (seconds)."""
         ...
 
     async def wait(self, lanes: Sequence[str], timeout_s: float) -> None:
@@ -692,15 +748,3 @@ class Parser(Protocol):
         ...
 
     async def close(self) -> None: ...
-    async def lane_facts(self, lanes: Sequence[str] = ()) -> dict[str, LaneFacts]:
-        """Every lane that exists, *lanes*, and rag_dlq; its cost grows with the lanes only."""
-        ...
-
-    async def has_figures(self) -> bool:
-        """Whether the statistics that were written last are still there."""
-        ...
-
-    async def write_figures(self, figures: Mapping[str, int], kept_s: Mapping[str, int]) -> None:
-        """Write statistics: key → value, and key → how long to keep it (seconds)."""
-        ...
-

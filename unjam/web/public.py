@@ -196,15 +196,28 @@ async def list_documents(
     request: Request,
     state: Annotated[State | None, Query(description="only documents in this state")] = None,
     user_id: Annotated[str | None, Query(max_length=255)] = None,
+    ids: Annotated[
+        str | None,
+        Query(max_length=20_000, description="only these, comma-separated, at most 200; no cursor"),
+    ] = None,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Response:
     house, lang = house_of(request), language_of(request)
+    if ids is not None:
+        wanted = ids.split(",")
+        if len(wanted) > 200:
+            raise UsageError(f"{len(wanted)} ids are too many", hint="Ask for at most 200 at once.")
+        found = await house.ledger.get_many([i for i in wanted if _ID.match(i)])
+        held = house.breakers.held()
+        items = [document_json(d, lang, held) for d in found]
+        return json_response({"items": items, "next_cursor": None})
     for name, value in (("user_id", user_id), ("cursor", cursor)):
         if value and "\0" in value:
             raise UsageError(f"{name} holds a NUL character", code="invalid")
     page = await house.ledger.list(state=state, user_id=user_id, cursor=cursor, limit=limit)
-    items = [document_json(d, lang) for d in page.items]
+    held = house.breakers.held()
+    items = [document_json(d, lang, held) for d in page.items]
     return json_response({"items": items, "next_cursor": page.next_cursor})
 
 
@@ -215,8 +228,10 @@ async def list_documents(
     summary="One document: where it stands and why",
 )
 async def show_document(request: Request, document_id: DocumentId) -> Response:
-    document = await _document(house_of(request), document_id)
-    return json_response(document_json(document, language_of(request)))
+    house = house_of(request)
+    document = await _document(house, document_id)
+    body = document_json(document, language_of(request), house.breakers.held())
+    return json_response(body)
 
 
 @router.get(
@@ -256,6 +271,7 @@ async def document_events(
         after=after,
         follow=follow,
         lang=language_of(request),
+        held=house.breakers.held,
     )
     return StreamingResponse(
         stream.frames(),
@@ -335,7 +351,8 @@ async def retry_document(request: Request, document_id: DocumentId) -> Response:
     ticket = await house.ledger.retry(document_id, house.current_pin())
     house.intake.ring([ticket])
     document = await _document(house, document_id)
-    return json_response(document_json(document, language_of(request)), 202, _location(document_id))
+    body = document_json(document, language_of(request), house.breakers.held())
+    return json_response(body, 202, _location(document_id))
 
 
 @router.delete(

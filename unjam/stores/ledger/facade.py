@@ -33,6 +33,7 @@ from unjam.core.events import Event
 from unjam.core.lease import LEASE_S
 from unjam.core.outcome import Outcome
 from unjam.core.ports import (
+    Backlog,
     Cleanup,
     Equation,
     Page,
@@ -42,13 +43,13 @@ from unjam.core.ports import (
     WorkerRef,
 )
 from unjam.stores.gate import Gate
-from unjam.stores.ledger import claims, dependencies, intake, people, reads, upkeep
+from unjam.stores.ledger import backlog, claims, dependencies, intake, people, reads, upkeep
 from unjam.stores.ledger.backup import backup
 from unjam.stores.ledger.book import DeadLetterBook
 from unjam.stores.ledger.commit import Committer, Op, Writer
 from unjam.stores.ledger.dialect import READERS, Postgres, Sqlite, as_down, dialect_of
-from unjam.stores.ledger.opening import prepare
 from unjam.stores.ledger.housekeeping import Housekeeping
+from unjam.stores.ledger.opening import prepare
 
 T = TypeVar("T")
 
@@ -100,7 +101,9 @@ class SqlLedger(DeadLetterBook, Housekeeping):
                     gate.close()
             return cls(ledger_id, dialect, gate_dir, suspect_lane)
 
-        return await asyncio.to_thread(work)
+        opened = await asyncio.to_thread(work)
+        await opened._doubt_silence()
+        return opened
 
     async def close(self) -> None:
         """What is in line is still committed."""
@@ -146,6 +149,9 @@ class SqlLedger(DeadLetterBook, Housekeeping):
     async def get(self, document_id: str) -> Document | None:
         return await self._read(reads.get, document_id)
 
+    async def get_many(self, document_ids: Sequence[str]) -> builtins.list[Document]:
+        return await self._read(reads.get_many, document_ids)
+
     async def list(
         self,
         *,
@@ -189,6 +195,12 @@ class SqlLedger(DeadLetterBook, Housekeeping):
 
     async def state_counts(self) -> dict[State, int]:
         return await self._read(reads.state_counts)
+
+    async def backlog(self) -> Backlog:
+        def question(conn: Connection) -> Backlog:
+            return backlog.measure(conn, self._dialect.clock(conn)[0])
+
+        return await self._read(question)
 
     async def counters(self) -> dict[tuple[str, str], float]:
         return await self._read(reads.counters)
@@ -266,6 +278,13 @@ class SqlLedger(DeadLetterBook, Housekeeping):
         return await self._committer.submit(
             lambda tx: upkeep.expire(tx, dead_workers, limit, judge)
         )
+
+    async def _doubt_silence(self) -> None:
+        """When not one process was heard of for a lease, perhaps none could write: an outage that
+        this process has not seen. Who is known to be dead is judged all the same."""
+        ages = [age for _, age in await self.processes()]
+        if ages and min(ages) > LEASE_S:
+            self._resumed = time.monotonic()
 
     def _may_judge_time(self) -> bool:
         """Not within a lease of an outage or a suspend: nobody could renew meanwhile."""

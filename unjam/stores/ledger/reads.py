@@ -33,6 +33,10 @@ def get(conn: Connection, document_id: str) -> Document | None:
     return found[0] if found else None
 
 
+def get_many(conn: Connection, document_ids: Sequence[str]) -> list[Document]:
+    return documents(conn, whole.where(_d.c.id.in_(list(document_ids))))
+
+
 def page(
     conn: Connection, state: State | None, user_id: str | None, cursor: str | None, limit: int
 ) -> Page:
