@@ -211,4 +211,4 @@ async def test_many_documents_in_one_question(web: Web) -> None:
     assert {i: d.filename for i, d in seen.items()} == {i: f"{n}.txt" for n, i in enumerate(ids)}
     too_many = await call(httpx.get, f"{web.url}/api/rag/documents", params={"ids": "x," * 200})
     assert too_many.status_code == 422
-    assert "at most 200" in too_many.json()["hint"]
+    assert "201 ids are too many" in too_many.json()["detail"]
