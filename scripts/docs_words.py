@@ -25,6 +25,12 @@ SETTINGS_KO: dict[str, str] = {
     "RAG_WORKER_MEMORY_MB": "MiB. 파싱 자식 프로세스의 상한이자 메모리 압박 대응의 기준. 비우면 호스트 "
     "메모리의 4분의 1, 최대 2048",
     "RAG_LARGE_DOCUMENT_MB": "이 크기(MiB)부터 문서가 rag_large_docs로 갑니다",
+    "RAG_MAX_QUEUED_DOCUMENTS": "대기 중인 문서가 이 수에 이르면 업로드에 429로 답합니다",
+    "RAG_MAX_QUEUED_MB": "대기 중인 문서의 합계가 이 크기(MiB)에 이르면 업로드에 429로 답합니다",
+    "RAG_MAX_QUEUE_AGE_S": "가장 오래된 문서가 이 시간(초)을 기다리면 업로드에 429로 답합니다",
+    "RAG_MIN_FREE_DISK_MB": "원본 저장 디스크의 여유가 이보다 적으면(MiB) 업로드에 429로 답합니다",
+    "RAG_RESERVE_MB": "SQLite 원장 옆에 확보해 두는 공간(MiB). 디스크가 가득 차면 내주어 진행 중인 "
+    "작업을 기록합니다. 0: 없음",
     "RAG_MAX_UPLOAD_MB": "업로드 최대 크기(MiB). 넘으면 413",
     "RAG_TYPE_QUEUES": "파일 종류별 레인. 예: `pdf=rag_pdf,docx=rag_office`",
     "RAG_REDIS_URL": "비우면 내장 Valkey(포트 6379, db 5)",
@@ -39,6 +45,7 @@ SETTINGS_KO: dict[str, str] = {
     "RAG_ALLOWED_HOSTS": "서버를 부를 수 있는 추가 호스트 이름(쉼표 구분)",
     "SLACK_WEBHOOK_URL": "장애 상태가 바뀔 때마다 메시지 한 건",
     "RAG_WEBHOOK_URL": "서명된 문서·장애 이벤트",
+    "RAG_WEBHOOK_SECRET": "웹훅 서명 키. `whsec_`와 base64. 비우면 `<data>/webhook-secret`에 생성됩니다",
     "RAG_REDIS_REPAIR": "워치독이 외부 Redis를 `noeviction`으로 되돌리도록 허용합니다",
     "RAG_TIMEZONE": "통계에 쓰는 IANA 시간대 이름. 비우면 호스트의 시간대",
     "RAG_LANG": "`en` 또는 `ko`",
@@ -123,6 +130,12 @@ CODES: dict[str, tuple[str, str, str, str]] = {
         "It goes on all the same; wait longer or look at it with `unjam show`.",
         "주어진 시간 안에 문서가 끝나지 않음",
         "처리는 계속됩니다. 더 기다리거나 `unjam show`로 확인하세요.",
+    ),
+    "undelivered": (
+        "A webhook or Slack message did not arrive",
+        "Nothing to do: it is sent again. The log of the watchdog names the receiver.",
+        "웹훅이나 Slack 메시지가 전달되지 않음",
+        "할 일은 없습니다. 다시 보냅니다. 워치독 로그에 수신처가 나옵니다.",
     ),
     "unreadable_file": (
         "A local file cannot be read",

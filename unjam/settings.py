@@ -119,6 +119,37 @@ class Settings(BaseSettings):
     max_upload_mb: int = Field(
         2048, ge=1, alias="RAG_MAX_UPLOAD_MB", description="largest upload, MiB; above it 413"
     )
+    max_queued_documents: int = Field(
+        1_000_000,
+        ge=1,
+        alias="RAG_MAX_QUEUED_DOCUMENTS",
+        description="documents in line from which uploads get 429",
+    )
+    max_queued_mb: int = Field(
+        102_400,
+        ge=1,
+        alias="RAG_MAX_QUEUED_MB",
+        description="MiB of documents in line from which uploads get 429",
+    )
+    max_queue_age_s: int = Field(
+        604_800,
+        ge=1,
+        alias="RAG_MAX_QUEUE_AGE_S",
+        description="seconds in line of the oldest document from which uploads get 429",
+    )
+    min_free_disk_mb: int = Field(
+        256,
+        ge=0,
+        alias="RAG_MIN_FREE_DISK_MB",
+        description="MiB free where originals are stored below which uploads get 429",
+    )
+    reserve_mb: int = Field(
+        16,
+        ge=0,
+        alias="RAG_RESERVE_MB",
+        description="MiB kept beside a SQLite ledger, given up when its disk is full so that work "
+        "in hand can be written down; 0: none",
+    )
     type_queues: str = Field(
         "",
         alias="RAG_TYPE_QUEUES",
@@ -233,6 +264,10 @@ class Settings(BaseSettings):
     @property
     def max_upload_bytes(self) -> int:
         return self.max_upload_mb * MIB
+
+    @property
+    def reserve_bytes(self) -> int:
+        return self.reserve_mb * MIB
 
     @property
     def large_document_bytes(self) -> int:

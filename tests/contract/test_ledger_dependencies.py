@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.fixtures.ledger import accepted, claimed
+import sqlalchemy as sa
+
+from tests.fixtures.ledger import WORKER, accepted, claimed, submission
 from unjam.core import breaker
 from unjam.core.document import State
+from unjam.core.lease import LEASE_S
 from unjam.core.outcome import Snooze
-from unjam.stores.ledger import SqlLedger
+from unjam.stores import schema
+from unjam.stores.ledger import SqlLedger, backlog
+from unjam.stores.ledger.tx import Tx
 from unjam.testing.wait import until
 
 
@@ -73,3 +78,50 @@ async def test_one_that_closes_and_opens_again_is_remembered(ledger: SqlLedger) 
     again = await ledger.report_dependency("chroma", "vector_store_down")
     assert again.failures == 2
     assert (again.until or 0.0) - again.changed_at > breaker.FIRST_PROBE_S
+
+
+async def test_no_lease_is_judged_by_who_comes_after_a_silence(
+    ledger: SqlLedger, ledger_url: str
+) -> None:
+    """A watchdog that starts at the end of an outage has not seen that nobody could renew."""
+    await claimed(ledger, await accepted(ledger, 1))
+    ledger.renew(WORKER, {}, [])
+
+    def age(tx: Tx) -> None:
+        then = tx.lease_now - LEASE_S * 3
+        tx.execute(sa.update(schema.documents).values(lease_until=then))
+        tx.execute(sa.update(schema.processes).values(seen=then))
+
+    await ledger._committer.submit(age)
+    late = await SqlLedger.open(ledger_url, durable=False)
+    try:
+        assert await late.expire() == []
+        # the same, but the worker is known to be dead
+        assert [t.document_id for t in await late.expire([WORKER.id])] == ["d00000001"]
+    finally:
+        await late.close()
+
+
+async def test_the_backlog_is_what_stands_in_line(ledger: SqlLedger) -> None:
+    nothing = await ledger.backlog()
+    assert (nothing.documents, nothing.size_bytes, nothing.oldest_s) == (0, 0, 0.0)
+    await ledger.accept([submission(n, size_bytes=1000) for n in range(1, 11)])
+    (first, *_) = await ledger.pushable(10)
+    await claimed(ledger, first)
+    await ledger.mark_pushed((await ledger.pushable(10))[:4])
+
+    def age(tx: Tx) -> None:
+        of = schema.documents.c.id == "d00000003"
+        tx.execute(sa.update(schema.documents).where(of).values(updated_at=tx.now - 500.0))
+
+    await ledger._committer.submit(age)
+    line = await ledger.backlog()
+    assert (line.documents, line.size_bytes) == (9, 9000)
+    assert 500.0 <= line.oldest_s < 510.0
+
+
+async def test_a_long_backlog_is_estimated(ledger: SqlLedger, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(backlog, "SAMPLE", 10)
+    await ledger.accept([submission(n, size_bytes=1000) for n in range(1, 101)])
+    line = await ledger.backlog()
+    assert (line.documents, line.size_bytes) == (100, 100_000)

@@ -47,6 +47,7 @@ async def _main(settings: Settings, lanes: Sequence[str]) -> int:
         me=me,
         options=options,
         max_concurrent=lambda: services.knobs()["RAG_MAX_CONCURRENT_JOBS"],
+        breakers=services.breakers,
     )
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):

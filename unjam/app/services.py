@@ -12,12 +12,16 @@ from pathlib import Path
 
 from unjam.app.house import House, knobs_set, without_password
 from unjam.app.knobs import LiveKnobs
+from unjam.core import breaker
+from unjam.core.breaker import Breaker
 from unjam.core.document import Claim, Pin
 from unjam.core.errors import SetupError
 from unjam.core.ports import Blobs, Embedder, Ledger, VectorStore
 from unjam.embedding.factory import build_embedder, tokenizer_spec
 from unjam.embedding.fingerprint import current_pin
-from unjam.pipeline.intake import Intake
+from unjam.observe import words
+from unjam.pipeline.breakers import Breakers, Check
+from unjam.pipeline.intake import Intake, IntakeLimits
 from unjam.pipeline.run import Limits, Tools
 from unjam.pipeline.sandbox import SandboxParser
 from unjam.pipeline.sniff import sniff
@@ -29,6 +33,7 @@ from unjam.search.retrieve import Retriever
 from unjam.settings import MIB, Settings
 from unjam.stores.blobs import LocalBlobs
 from unjam.stores.ledger import SqlLedger
+from unjam.stores.reserve import Reserve
 from unjam.stores.vector_cache import SqliteVectorCache
 from unjam.stores.vectors_chroma import ChromaVectors
 
@@ -46,6 +51,8 @@ class Services:
     retriever: Retriever
     intake: Intake
     knobs: LiveKnobs
+    breakers: Breakers
+    reserve: Reserve
 
     def current_pin(self) -> Pin:
         """What a generation that is created now is pinned to."""
@@ -72,6 +79,7 @@ class Services:
 
     async def close(self) -> None:
         await self.intake.close()
+        await self.breakers.close()
         await self.knobs.close()
         for part in (self.embedder, self.queue, self.vectors, self.ledger):
             with contextlib.suppress(Exception):
@@ -143,6 +151,16 @@ async def open_services(settings: Settings, *, role: str) -> Services:
     cache = SqliteVectorCache(settings.data_dir / "embeddings.db", settings.cache_mb * MIB)
     embedder = build_embedder(settings, cache, knobs)
     pin = partial(_pin_now, settings, knobs)
+    reserve = Reserve(settings.data_dir, 0 if settings.database_url else settings.reserve_bytes)
+    checks: dict[str, Check] = {
+        breaker.LEDGER: lambda: asyncio.to_thread(reserve.restore),
+        breaker.REDIS: queue.ping,
+        breaker.BLOBS: blobs.ping,
+        breaker.EMBEDDING: lambda: embedder.probe(pin()),
+        breaker.CHROMA: vectors.ping,
+    }
+    breakers = Breakers(ledger, checks, relieve=reserve.release, changed=_tell)
+    breakers.follow(probe=role != "api", write_check=role == "api")
     intake = Intake(
         ledger,
         blobs,
@@ -151,6 +169,8 @@ async def open_services(settings: Settings, *, role: str) -> Services:
         lane_for=_lanes(settings),
         current_pin=pin,
         max_upload_bytes=settings.max_upload_bytes,
+        limits=limits_of(settings),
+        ledger_held=lambda: breakers.of(breaker.LEDGER),
     )
     return Services(
         settings=settings,
@@ -162,7 +182,26 @@ async def open_services(settings: Settings, *, role: str) -> Services:
         retriever=Retriever(ledger, vectors, embedder, pin),
         intake=intake,
         knobs=knobs,
+        breakers=breakers,
+        reserve=reserve,
     )
+
+
+def limits_of(settings: Settings) -> IntakeLimits:
+    """When uploads are asked to come back later."""
+    return IntakeLimits(
+        documents=settings.max_queued_documents,
+        size_bytes=settings.max_queued_mb * MIB,
+        oldest_s=settings.max_queue_age_s,
+        free_bytes=settings.min_free_disk_mb * MIB,
+    )
+
+
+def _tell(changed: Breaker) -> None:
+    if changed.holds:
+        words.dependency_lost(changed.reason, changed.detail)
+    else:
+        words.dependency_back(changed.name)
 
 
 def _pin_now(settings: Settings, knobs: LiveKnobs) -> Pin:

@@ -32,6 +32,15 @@ OF_REASON: Mapping[str, str] = {
 }
 """Waiting reason → whose trouble it is."""
 
+PLAINLY: Mapping[str, str] = {
+    LEDGER: "ledger_unwritable",
+    REDIS: "queue_down",
+    BLOBS: "blob_store_down",
+    EMBEDDING: "embedding_down",
+    CHROMA: "vector_store_down",
+}
+"""The waiting reason when nothing more exact is known."""
+
 FIRST_PROBE_S = 0.5
 """A restart of a local server takes about as long."""
 

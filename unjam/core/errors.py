@@ -73,7 +73,9 @@ class Backlogged(NotNow):
 class DependencyDown(NotNow):
     """A dependency is away, slow or refuses. *code* is a waiting reason of ``core.reasons``.
 
-    *throttled* tells a refusal for load (429) from trouble.
+    *throttled* tells a refusal for load (429) from trouble. Not *shared*: only this document or
+    this process meets it (it is pinned to an endpoint that nobody configured any more), so nobody
+    else need wait.
     """
 
     code = "dependency_down"
@@ -86,9 +88,11 @@ class DependencyDown(NotNow):
         hint: str = "",
         retry_after_s: float = 5.0,
         throttled: bool = False,
+        shared: bool = True,
     ) -> None:
         super().__init__(detail, code=code, hint=hint, retry_after_s=retry_after_s)
         self.throttled = throttled
+        self.shared = shared
 
 
 class _DocumentTrouble(UnjamError):

@@ -34,12 +34,14 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """A dependency's trouble; costs no attempt. *throttle* counts it as a throttle."""
+    """A dependency's trouble; costs no attempt. *throttle* counts it as a throttle; not *shared*:
+    no other document meets it."""
 
     reason: str
     detail: str
     after_s: float
     throttle: bool = False
+    shared: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ class ConfiguredProviders:
                 code="embedding_unauthorised",
                 hint="Set OPENAI_API_KEY and OPENAI_BASE_URL for that worker, and restart it.",
                 retry_after_s=NO_KEY_RETRY_S,
+                shared=False,
             )
         configured = clean_endpoint(self._settings.openai_base_url)
         if fingerprint.endpoint != configured:
@@ -100,6 +101,7 @@ class ConfiguredProviders:
                 code="embedding_down",
                 hint="Set OPENAI_BASE_URL and a key for that endpoint, or upload it again.",
                 retry_after_s=NO_KEY_RETRY_S,
+                shared=False,
             )
         from unjam.embedding.openai import OpenAIProvider
 
@@ -124,5 +126,6 @@ class ConfiguredProviders:
                 code="embedding_down",
                 hint="Retry the document: it is then pinned to the installed model.",
                 retry_after_s=60.0,
+                shared=False,
             )
         return LocalProvider(partial(ensure_model, self._model_cache))

@@ -77,6 +77,16 @@ class EmbeddingService:
             self._queries.popitem(last=False)
         return vector
 
+    async def probe(self, pin: Pin) -> None:
+        """Whether the endpoint answers now: one request of one word, past every cache.
+
+        Raises:
+            DependencyDown: waiting reasons embedding_*. DocumentRejected: it refuses the word.
+        """
+        if is_local(pin.fingerprint):
+            return
+        await self._providers.get(pin.fingerprint, "query").embed(["probe"])
+
     async def forget(self, texts: Sequence[str], pin: Pin) -> None:
         """Drop the cached vectors of these chunk texts."""
         prefix = pin.fingerprint.role_prefix

@@ -180,6 +180,11 @@ def dependency_lost(code: str, detail: str = "") -> None:
         _trouble(logging.ERROR, "A dependency is away", key=code, reason=code, detail=detail)
 
 
+def dependency_back(name: str) -> None:
+    """Work that needs *name* goes on."""
+    _say(logging.INFO, "A dependency is back; work goes on", dependency=name)
+
+
 # -- processes ------------------------------------------------------------------------------
 def worker_ready(worker_id: str, lanes: Sequence[str]) -> None:
     _say(logging.INFO, "Worker listens", worker=worker_id, lanes=",".join(lanes))

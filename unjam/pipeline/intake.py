@@ -19,22 +19,23 @@ from typing import Any
 
 import uuid_utils
 
+from unjam.core.breaker import Breaker
 from unjam.core.coalesce import Coalescer
 from unjam.core.document import Accepted, AcceptKind, Document, Pin, State, Submission, Ticket
 from unjam.core.errors import Backlogged, DependencyDown, NotFound, TooLarge
-from unjam.core.ports import Blobs, BlobWriter, Ledger, Queue
+from unjam.core.ports import Backlog, Blobs, BlobWriter, Ledger, Queue
 from unjam.pipeline.doorbell import Doorbell
 from unjam.pipeline.labels import clean_filename, clean_label
 
 _log = logging.getLogger("unjam.intake")
 
-MIN_FREE_BYTES = 64 * 1_048_576
-"""Uploads stop here, so that the ledger on the same disk can still write what happens."""
+RETRY_AFTER_S = 30.0
+
+CHECKED_S = 1.0
+"""How long an answer about backlog and disk serves for further uploads."""
 
 COMMIT_FILES = 500
 """Files made durable together at most: an fsync costs about the same for one as for many."""
-
-_LINE = (State.RECEIVED, State.QUEUED)
 
 
 @dataclass(slots=True)
@@ -59,6 +60,16 @@ class Receipt:
     generation_is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """Above the first three, or below the last, uploads are asked to come back later."""
+
+    documents: int = 1_000_000  # in line
+    size_bytes: int = 100 * 1024**3  # in line
+    oldest_s: float = 7 * 86_400.0  # the oldest in line
+    free_bytes: int = 64 * 1_048_576  # so that a ledger on the same disk can still write
+
+
 class Intake:
     """See the module. One per process; safe for concurrent uploads.
 
@@ -68,7 +79,8 @@ class Intake:
         current_pin: what a generation made now is pinned to.
         max_upload_bytes: bound of one upload; above it TooLarge.
         push: ring the doorbell from this process (else the reconciler does it).
-        max_backlog: documents in line above which new ones are refused (Backlogged).
+        limits: when new ones are refused for a while (Backlogged).
+        ledger_held: the ledger's breaker while it holds.
     """
 
     def __init__(
@@ -82,8 +94,8 @@ class Intake:
         current_pin: Callable[[], Pin],
         max_upload_bytes: int,
         push: bool = True,
-        max_backlog: int = 1_000_000,
-        min_free_bytes: int = MIN_FREE_BYTES,
+        limits: IntakeLimits | None = None,
+        ledger_held: Callable[[], Breaker | None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._blobs = blobs
@@ -92,8 +104,8 @@ class Intake:
         self._current_pin = current_pin
         self.max_upload_bytes = max_upload_bytes
         self._doorbell = Doorbell(ledger, queue) if push else None
-        self._max_backlog = max_backlog
-        self._min_free_bytes = min_free_bytes
+        self.limits = limits or IntakeLimits()
+        self._ledger_held = ledger_held
         self._checked_at = -math.inf
         self._commits = Coalescer[Sequence[BlobWriter], None](
             self._commit_all, max_weight=COMMIT_FILES, weight=len
@@ -105,25 +117,18 @@ class Intake:
 
         Raises:
             TooLarge: announced above the limit.
-            Backlogged: too much waits already.
-            DependencyDown: ledger unreadable, or the disk nearly full (blob_store_down).
+            Backlogged: too much waits already (backlog_full), or the disk is nearly full
+            (disk_low).
+            DependencyDown: ledger_unwritable, blob_store_down.
         """
         if size_bytes is not None and size_bytes > self.max_upload_bytes:
             raise self._too_large()
+        if (held := self._ledger_held()) is not None:
+            raise DependencyDown(held.detail, code=held.reason)
         now = time.monotonic()
-        if now - self._checked_at < 1.0:
+        if now - self._checked_at < CHECKED_S:
             return
-        counts = await self._ledger.state_counts()
-        waiting = sum(counts.get(state, 0) for state in _LINE)
-        if waiting >= self._max_backlog:
-            raise Backlogged(f"{waiting} documents stand in line already", retry_after_s=30.0)
-        free = await self._blobs.free_bytes()
-        if free < self._min_free_bytes:
-            raise DependencyDown(
-                f"only {free} bytes are free where originals are stored",
-                code="blob_store_down",
-                retry_after_s=30.0,
-            )
+        _judge(self.limits, await self._ledger.backlog(), await self._blobs.free_bytes())
         self._checked_at = now
 
     async def open(self, filename: str) -> Staged:
@@ -310,3 +315,22 @@ class Intake:
     async def close(self) -> None:
         if self._doorbell is not None:
             await self._doorbell.close()
+
+
+def _judge(limits: IntakeLimits, line: Backlog, free_bytes: int) -> None:
+    """Raises Backlogged."""
+    if line.documents >= limits.documents:
+        full = f"{line.documents} documents stand in line already"
+    elif line.size_bytes >= limits.size_bytes:
+        full = f"{line.size_bytes} bytes of documents stand in line already"
+    elif line.oldest_s >= limits.oldest_s:
+        full = f"the oldest document has stood in line for {line.oldest_s:.0f} s"
+    elif free_bytes < limits.free_bytes:
+        raise Backlogged(
+            f"only {free_bytes} bytes are free where originals are stored",
+            code="disk_low",
+            retry_after_s=RETRY_AFTER_S,
+        )
+    else:
+        return
+    raise Backlogged(full, retry_after_s=RETRY_AFTER_S)

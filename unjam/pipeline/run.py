@@ -197,7 +197,8 @@ def outcome_of(claim: Claim, error: Exception) -> Outcome:
         case DocumentRejected():
             return Dead(error.code, error.detail, error.evidence)
         case DependencyDown():
-            return Snooze(error.code, error.detail, error.retry_after_s, error.throttled)
+            wait_s, shared = error.retry_after_s, error.shared
+            return Snooze(error.code, error.detail, wait_s, error.throttled, shared)
         case NotNow():
             return Snooze("processing_error", error.detail, error.retry_after_s)
         case DocumentFailed() if (

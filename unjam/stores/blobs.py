@@ -159,6 +159,16 @@ class LocalBlobs:
 
         return await asyncio.to_thread(ask)
 
+    async def ping(self) -> None:
+        """Raises DependencyDown (blob_store_down): the folder is away, or is another one."""
+        await asyncio.to_thread(self._ping)
+
+    def _ping(self) -> None:
+        with _guarded("its folder cannot be read"):
+            if _is_there(self.root / ".canary"):
+                return
+        raise _down(f"{self.root} is not the folder of the originals (not mounted?)")
+
     async def sweep(self, older_than_s: float = LEFTOVER_S) -> int:
         """Remove what killed uploads left behind; how many files that were."""
         return await asyncio.to_thread(self._sweep, older_than_s)
@@ -174,16 +184,6 @@ class LocalBlobs:
                         swept += 1
         return swept
 
-    def _place(self, content_hash: str) -> Path:
-        if len(content_hash) != 64 or not _DIGITS.issuperset(content_hash):
-            raise UsageError(f"{content_hash!r} is no sha-256")
-        return self.root / content_hash[:2] / content_hash[2:4] / content_hash
-
-    @contextmanager
-    def _locked(self, mode: int) -> Generator[None]:
-        """Renames share, removals exclude: a removal never hits a file that was just renewed."""
-        fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
     async def stored(self, part: int, older_than_s: float) -> dict[str, int]:
         """Part *n* is the folder of hashes that begin with *n* in hex."""
         return await asyncio.to_thread(self._stored, self.root / f"{part:02x}", older_than_s)
@@ -204,6 +204,16 @@ class LocalBlobs:
         name = file.name
         return len(name) == 64 and _DIGITS.issuperset(name) and self._place(name) == file
 
+    def _place(self, content_hash: str) -> Path:
+        if len(content_hash) != 64 or not _DIGITS.issuperset(content_hash):
+            raise UsageError(f"{content_hash!r} is no sha-256")
+        return self.root / content_hash[:2] / content_hash[2:4] / content_hash
+
+    @contextmanager
+    def _locked(self, mode: int) -> Generator[None]:
+        """Renames share, removals exclude: a removal never hits a file that was just renewed."""
+        fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
             fcntl.flock(fd, mode)
             yield
         finally:

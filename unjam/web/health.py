@@ -23,8 +23,11 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", summary="The process answers")
-async def healthz() -> Response:
-    return json_response({"ok": True})
+async def healthz(request: Request) -> Response:
+    """From memory: it answers whatever is full or away. *dependencies*: closed is good; open and
+    half_open mean that documents wait for it."""
+    states = house_of(request).breakers.states()
+    return json_response({"ok": True, "dependencies": states})
 
 
 @router.get(

@@ -11,6 +11,7 @@ from fastapi import Request
 
 from unjam.core.document import Pin
 from unjam.core.ports import Blobs, Ledger, Queue, VectorStore
+from unjam.pipeline.breakers import Breakers
 from unjam.pipeline.intake import Intake
 from unjam.settings import Settings
 
@@ -61,6 +62,8 @@ class House(Protocol):
     def retriever(self) -> RetrieverLike: ...
     @property
     def intake(self) -> Intake: ...
+    @property
+    def breakers(self) -> Breakers: ...
     def current_pin(self) -> Pin: ...
     async def close(self) -> None: ...
 

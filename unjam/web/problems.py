@@ -150,10 +150,19 @@ PROBLEMS: Mapping[str, Word] = {
         "나누어 올리거나 RAG_MAX_UPLOAD_MB를 올리세요.",
     ),
     "backlog_full": Word(
-        "Too many documents stand in line",
-        "Try again after the seconds in Retry-After; more workers shorten the line.",
+        "Too much stands in line",
+        "Try again after the seconds in Retry-After; more workers shorten the line, and "
+        "RAG_MAX_QUEUED_DOCUMENTS, RAG_MAX_QUEUED_MB and RAG_MAX_QUEUE_AGE_S set the limits.",
         "대기 중인 문서가 너무 많습니다",
-        "Retry-After의 초만큼 뒤에 다시 시도하세요. 워커를 늘리면 빨라집니다.",
+        "Retry-After의 초만큼 뒤에 다시 시도하세요. 워커를 늘리면 빨라지고, 한도는 "
+        "RAG_MAX_QUEUED_DOCUMENTS, RAG_MAX_QUEUED_MB, RAG_MAX_QUEUE_AGE_S로 정합니다.",
+    ),
+    "disk_low": Word(
+        "The disk of the originals is nearly full",
+        "Free disk space, or lower RAG_MIN_FREE_DISK_MB; try again after Retry-After.",
+        "원본 저장 디스크가 거의 찼습니다",
+        "디스크 공간을 확보하거나 RAG_MIN_FREE_DISK_MB를 낮추고, Retry-After의 초만큼 뒤에 다시 "
+        "시도하세요.",
     ),
     "not_now": Word(
         "Not possible right now",

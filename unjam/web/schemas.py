@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.responses import Response
 
+from unjam.core.breaker import Breaker
 from unjam.core.document import CLAIMABLE, AcceptKind, Document, State
 from unjam.core.events import Event
 from unjam.core.reasons import hint_of
@@ -90,17 +91,20 @@ class DocumentsOut(BaseModel):
 _WORKING = frozenset({State.PARSING, State.CHUNKING, State.EMBEDDING, State.STORING})
 
 
-def document_json(document: Document, lang: str) -> dict[str, Any]:
-    """The fields of :class:`DocumentOut`."""
-    reason = document.reason
-    if not reason and document.state in CLAIMABLE:
-        reason = "in_line"
+def document_json(document: Document, lang: str, held: Breaker | None = None) -> dict[str, Any]:
+    """The fields of :class:`DocumentOut`. *held*: the breaker for which nothing is claimed now;
+    whatever stands in line waits for it, though no row says so."""
+    reason, detail, next_step_at = document.reason, document.detail, document.next_step_at
+    if document.state in CLAIMABLE:
+        if held is not None:
+            reason, detail, next_step_at = held.reason, held.detail, held.until
+        reason = reason or "in_line"
     return {
         "id": document.id,
         "state": document.state.value,
         "reason": reason,
         "hint": hint_of(reason, lang),
-        "detail": document.detail,
+        "detail": detail,
         "progress": {
             "stage": document.state.value if document.state in _WORKING else "",
             "done": document.progress_done,
@@ -111,7 +115,7 @@ def document_json(document: Document, lang: str) -> dict[str, Any]:
             "deaths": document.deaths,
             "throttles": document.throttles,
         },
-        "next_step_at": timestamp(document.next_step_at),
+        "next_step_at": timestamp(next_step_at),
         "eta_s": None,
         "chunks": document.chunks,
         "filename": document.filename,

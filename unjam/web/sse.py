@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
 
-from unjam.core.document import ENDED, Document, State
+from unjam.core.breaker import Breaker
+from unjam.core.document import CLAIMABLE, ENDED, Document, State
 from unjam.core.errors import NotNow
 from unjam.core.ports import Ledger
 from unjam.web.schemas import document_json, event_json
@@ -91,6 +92,7 @@ class Stream:
         after: int,
         follow: bool,
         lang: str,
+        held: Callable[[], Breaker | None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._tail = tail
@@ -99,7 +101,8 @@ class Stream:
         self._after = after
         self._follow = follow
         self._lang = lang
-        self._shown: tuple[State, int, int] | None = None
+        self._held = held
+        self._shown: tuple[State, int, int, str] | None = None
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Events as ``id`` (its number), ``event`` (its kind) and ``data`` (JSON); ``progress``
@@ -137,14 +140,20 @@ class Stream:
                 return
 
     def _progress(self, document: Document) -> bytes:
-        shown = (document.state, document.progress_done, document.progress_total)
+        held = self._held()
+        shown = (
+            document.state,
+            document.progress_done,
+            document.progress_total,
+            held.reason if held and document.state in CLAIMABLE else "",
+        )
         if shown == self._shown:
             return b""
         self._shown = shown
-        return _frame("progress", document_json(document, self._lang))
+        return _frame("progress", document_json(document, self._lang, self._held()))
 
     def _end(self, document: Document | None) -> bytes:
-        body = document_json(document, self._lang) if document else {"id": self._id}
+        body = document_json(document, self._lang, self._held()) if document else {"id": self._id}
         return _frame("end", body)
 
     async def _pause(self, wake: asyncio.Event) -> None:

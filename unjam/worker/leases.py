@@ -63,6 +63,8 @@ class LeaseKeeper:
             except UnjamError as error:
                 # The ledger is away: hold the work. Fencing decides at the end who owned it.
                 self._tell(self._trouble, error)
+            except Exception as error:  # whatever it is, this thread must renew again
+                self._tell(self._trouble, UnjamError(f"{type(error).__name__}: {error}"))
             self._stop.wait(max(0.1, RENEW_S - (time.monotonic() - began)))
 
     def _renew(self) -> None:
@@ -75,6 +77,7 @@ class LeaseKeeper:
                 attempt = self._attempts.get(document_id)
             # A newer claim of the same document by ourselves is not the one that was lost.
             if attempt is not None and attempt.claim.token == tokens[document_id]:
+                self.drop(attempt)
                 self._tell(self._lost, document_id)
 
     def _tell(self, listener: Callable[..., None], *args: object) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from unjam.core.document import Claim, ClaimKind, Ticket
 from unjam.core.errors import DependencyDown, LeaseLost, UnjamError
-from unjam.core.outcome import Release, Snooze
+from unjam.core.outcome import Done, Release, Snooze
 from unjam.core.ports import Ledger, Queue, WorkerRef
 from unjam.observe import words
+from unjam.pipeline.breakers import Breakers
 from unjam.pipeline.run import Attempt, Tools
 from unjam.queue.lanes import LARGE, serving_order
 from unjam.worker.leases import LeaseKeeper
@@ -50,6 +50,7 @@ class Worker:
         me: WorkerRef,
         options: WorkerOptions,
         max_concurrent: Callable[[], int],
+        breakers: Breakers | None = None,
     ) -> None:
         self._ledger = ledger
         self._queue = queue
@@ -64,7 +65,7 @@ class Worker:
         self._takes = 0
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
-        self._held_until = 0.0
+        self._breakers = breakers or Breakers(ledger, {})
         self._keeper = LeaseKeeper(ledger, me, self._lost, self._ledger_trouble)
         self._books = QueueBooks(queue, me.id, tools.checkpoint)
 
@@ -85,6 +86,7 @@ class Worker:
                     await self._step()
                 except DependencyDown as error:
                     words.dependency_lost(error.code, error.detail)
+                    await self._breakers.report(error.code, error.detail)
                     await self._pause(PAUSE_S)
             await self._drain()
         finally:
@@ -95,12 +97,11 @@ class Worker:
     # -- taking work ------------------------------------------------------------------------
     async def _step(self) -> None:
         """Take and claim what there is room for; wait when there is no room or no work."""
+        if (pause_s := self._breakers.pause_s()) > 0:
+            await self._pause(pause_s)
+            return
         if self._suspects or self._alone in self._tasks:
             await self._suspect_alone()
-            return
-        held = self._held_until - time.monotonic()
-        if held > 0:
-            await self._pause(held)
             return
         tickets = await self._take()
         if tickets is None:
@@ -129,7 +130,13 @@ class Worker:
         return tickets
 
     async def _claim(self, tickets: Sequence[Ticket]) -> None:
-        answers = await self._ledger.claim(tickets, self._me, self._max_concurrent())
+        try:
+            answers = await self._ledger.claim(tickets, self._me, self._max_concurrent())
+        except DependencyDown:
+            # Not left to the audit: when the ledger is back they are taken at once.
+            with contextlib.suppress(DependencyDown):
+                await self._queue.put_back(tickets, self._me.id)
+            raise
         by_kind: dict[ClaimKind, list[Ticket]] = {kind: [] for kind in ClaimKind}
         claims: list[Claim] = []
         for answer in answers:
@@ -170,12 +177,13 @@ class Worker:
             self._freed.clear()
             await self._freed.wait()
             return
-        attempt = Attempt(self._suspects.pop(0), alone=True)
+        attempt = Attempt(self._suspects[0], alone=True)
         try:
             await self._ledger.report(attempt.progress())
         except LeaseLost:
-            self._keeper.drop(attempt)
+            self._lost(attempt.claim.document_id)
             return
+        self._suspects.pop(0)
         self._alone = attempt.claim.document_id
         self._begin(attempt)
 
@@ -198,10 +206,13 @@ class Worker:
             self._tasks.pop(attempt.claim.document_id, None)
             self._large -= attempt.claim.lane == LARGE
             self._freed.set()
-        if isinstance(ended.outcome, Snooze):
-            # What stopped this document stops the next one, too: let the dependency breathe.
-            wait_s = min(ended.outcome.after_s, 5.0)
-            self._held_until = max(self._held_until, time.monotonic() + wait_s)
+        match ended.outcome:
+            case Snooze(reason, detail, after_s, _, shared):
+                await self._breakers.report(reason, detail, retry_after_s=after_s, shared=shared)
+            case Done():
+                self._breakers.succeeded()
+            case _:
+                pass
         await self._books.close(ticket_of(attempt.claim), ended)
 
     def _lost(self, document_id: str) -> None:
@@ -213,6 +224,7 @@ class Worker:
     def _ledger_trouble(self, error: UnjamError | None) -> None:
         if error is not None:
             words.ledger_unwritable(error.detail)
+        self._breakers.ledger_trouble(error)
 
     # -- stopping ---------------------------------------------------------------------------
     async def _drain(self) -> None:
@@ -223,9 +235,10 @@ class Worker:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=5.0)
-        for claim in self._suspects:
-            settled = await self._ledger.settle(claim, Release())
-            await self._books.close(ticket_of(claim), Ended(Release(), settled))
+        with contextlib.suppress(DependencyDown):  # then the leases run out
+            for claim in self._suspects:
+                settled = await self._ledger.settle(claim, Release())
+                await self._books.close(ticket_of(claim), Ended(Release(), settled))
         await self._books.drain()
 
     async def _pause(self, seconds: float) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.fixtures.web import TestHouse, Web, open_house, run_web
 from unjam.core.errors import DependencyDown
+from unjam.pipeline.intake import IntakeLimits
 from unjam.testing.wait import until
 
 BOUNDARY = "xxBOUNDARYxx"
@@ -350,7 +351,7 @@ async def test_a_client_that_hangs_up_leaves_nothing(web: Web) -> None:
 
 
 async def test_backlog_is_a_429_with_retry_after(web: Web) -> None:
-    web.house.intake._max_backlog = 1
+    web.house.intake.limits = IntakeLimits(documents=1)
     await web.added(b"one")
     web.house.intake._checked_at = float("-inf")
     answer = await web.upload(b"two")
@@ -358,10 +359,10 @@ async def test_backlog_is_a_429_with_retry_after(web: Web) -> None:
     assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_a_full_disk_is_a_503_before_the_body(web: Web) -> None:
-    web.house.intake._min_free_bytes = 2**60
+async def test_a_full_disk_is_a_429_before_the_body(web: Web) -> None:
+    web.house.intake.limits = IntakeLimits(free_bytes=2**60)
     answer = await web.upload(b"one")
-    assert (answer.status_code, answer.json()["code"]) == (503, "blob_store_down")
+    assert (answer.status_code, answer.json()["code"]) == (429, "disk_low")
     assert int(answer.headers["retry-after"]) >= 1
 
 
