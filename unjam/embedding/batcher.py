@@ -14,11 +14,18 @@ from unjam.embedding.wire import estimate_tokens
 Answer = Vectors | Exception
 """A vector of shape (dimension,), or why there is none."""
 
+TooLarge = Callable[[int], None]
+
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 Keep = Callable[[Mapping[str, Vectors]], Awaitable[None]]
 
 LINGER_S = 0.010
-"""How long a request that is not full waits for company while others are in flight."""
+"""How long a request that is not full waits for company while others are in flight, at least."""
+
+LINGER_SHARE = 0.5
+LONGEST_LINGER_S = 0.1
+"""The same as a share of what an answer takes, and at most. Without it, requests of one text leave
+in every free place, and come back in the same instants for ever."""
 
 MAX_REQUEST_TOKENS = 250_000
 """Of all texts of one request; OpenAI's limit is 300,000, and ours is an estimate."""
@@ -49,8 +56,8 @@ _Call = deque[_Item]
 class Batcher:
     """Merges the texts of concurrent calls into requests of the size that the knob says.
 
-    A full request leaves at once, as does any when none is in flight; else it lingers 10 ms. A
-    caller that is cancelled takes only its own unsent texts away.
+    A full request leaves at once, as does any when none is in flight; else it lingers for up to
+    half of what an answer takes. A caller that is cancelled takes only its own unsent texts away.
     """
 
     def __init__(
@@ -60,14 +67,18 @@ class Batcher:
         *,
         size: Callable[[], int],
         in_flight: Callable[[], int],
-        linger_s: float = LINGER_S,
+        latency_s: Callable[[], float] = lambda: 0.0,
+        too_large: TooLarge = lambda _: None,
     ) -> None:
-        """*keep* has the vectors before any caller; *in_flight*: most requests at a time."""
+        """*keep* has the vectors before any caller; *in_flight*: most requests at a time;
+        *latency_s*: what an answer takes; *too_large* hears of batches that had to be halved
+        although none of their texts was refused."""
         self._embed = embed
         self._keep = keep
         self._size = size
         self._max_in_flight = in_flight
-        self._linger_s = linger_s
+        self._latency_s = latency_s
+        self._too_large = too_large
         self._items: dict[str, _Item] = {}
         self._calls: deque[_Call] = deque()
         self._waiting = 0
@@ -100,7 +111,7 @@ class Batcher:
         size = max(1, self._size() // ALONE_FRACTION)
         for start in range(0, len(texts), size):
             part = texts[start : start + size]
-            found = dict(zip(part, await isolate(self._embed, part), strict=True))
+            found = dict(zip(part, await isolate(self._embed, part, self._too_large), strict=True))
             await self._keep(_vectors(found))
             answers.update(found)
             if any(isinstance(answer, Exception) for answer in found.values()):
@@ -159,7 +170,8 @@ class Batcher:
     def _lingered(self) -> bool:
         """Whether the oldest text has waited long enough; arranges to be asked again if not."""
         loop = asyncio.get_running_loop()
-        due = self._oldest + self._linger_s
+        linger_s = min(max(LINGER_SHARE * self._latency_s(), LINGER_S), LONGEST_LINGER_S)
+        due = self._oldest + linger_s
         if loop.time() >= due - 0.001:
             return True
         if self._linger_handle is None or self._linger_handle.when() < loop.time():
@@ -200,7 +212,7 @@ class Batcher:
         answers: Sequence[Answer] = [failure] * len(batch)
         try:
             try:
-                answers = await isolate(self._embed, texts)
+                answers = await isolate(self._embed, texts, self._too_large)
             finally:
                 self._in_flight -= 1
                 self._pump_soon()
@@ -215,8 +227,13 @@ class Batcher:
             item.answer.set_result(answer)
 
 
-async def isolate(embed: Embed, texts: Sequence[str]) -> list[Answer]:
-    """One answer for each text; a refused batch is halved until the refused texts stand alone."""
+async def isolate(
+    embed: Embed, texts: Sequence[str], too_large: TooLarge = lambda _: None
+) -> list[Answer]:
+    """One answer for each text; a refused batch is halved until the refused texts stand alone.
+
+    *too_large* is told the size of a batch that was refused although each of its texts is taken.
+    """
     try:
         return list(await embed(texts))
     except DocumentRejected as error:
@@ -225,7 +242,13 @@ async def isolate(embed: Embed, texts: Sequence[str]) -> list[Answer]:
     except Exception as error:
         return [error] * len(texts)
     middle = len(texts) // 2
-    return [*await isolate(embed, texts[:middle]), *await isolate(embed, texts[middle:])]
+    answers = [
+        *await isolate(embed, texts[:middle], too_large),
+        *await isolate(embed, texts[middle:], too_large),
+    ]
+    if not any(isinstance(answer, Exception) for answer in answers):
+        too_large(len(texts))
+    return answers
 
 
 def _vectors(answers: Mapping[str, Answer]) -> dict[str, Vectors]:

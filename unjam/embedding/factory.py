@@ -11,9 +11,12 @@ from unjam.core.ports import Provider, VectorCache
 from unjam.embedding.fingerprint import LOCAL_TOKENIZER, clean_endpoint, is_local
 from unjam.embedding.governor import Governor, Knobs, Lane, Limiter
 from unjam.embedding.keys import KeyPool
-from unjam.embedding.service import EmbeddingService
+from unjam.embedding.service import EmbeddingService, Flow
 from unjam.embedding.shared_limiter import SharedLimiter
 from unjam.settings import Settings
+
+LOCAL_IN_FLIGHT = 2
+"""Requests: the model's one thread computes one while the other's vectors are stored."""
 
 NO_KEY_RETRY_S = 15.0
 """Another worker may have what this one lacks: the document does not wait for long."""
@@ -35,7 +38,8 @@ def build_embedder(
     if limiter is None and settings.redis_url:
         limiter = SharedLimiter(settings.redis_url)
     governor = Governor(knobs, limiter)
-    return EmbeddingService(cache, ConfiguredProviders(settings, governor, model_cache), knobs)
+    providers = ConfiguredProviders(settings, governor, knobs, model_cache)
+    return EmbeddingService(cache, providers)
 
 
 def tokenizer_spec(pin: Pin, model_cache: Path | None = None) -> str:
@@ -61,9 +65,12 @@ def _local_tokenizer(model_cache: Path | None) -> Path:
 class ConfiguredProviders:
     """Providers for the configured model, and for older pins as far as they can still be served."""
 
-    def __init__(self, settings: Settings, governor: Governor, model_cache: Path | None) -> None:
+    def __init__(
+        self, settings: Settings, governor: Governor, knobs: Knobs, model_cache: Path | None
+    ) -> None:
         self._settings = settings
         self._governor = governor
+        self._knobs = knobs
         self._model_cache = model_cache
         self._keys = KeyPool(settings.api_keys, rotate=settings.use_api_key_rotation)
         self._made: dict[tuple[str, Lane], Provider] = {}
@@ -75,6 +82,20 @@ class ConfiguredProviders:
         if key not in self._made:
             self._made[key] = self._make(fingerprint, lane)
         return self._made[key]
+
+    def flow(self, fingerprint: Fingerprint) -> Flow:
+        if is_local(fingerprint):
+            return Flow(
+                size=lambda: self._knobs().get("RAG_EMBEDDING_BATCH_SIZE", 32),
+                in_flight=lambda: LOCAL_IN_FLIGHT,
+            )
+        governor = self._governor
+        return Flow(
+            size=governor.batch_size,
+            in_flight=governor.concurrency,
+            latency_s=lambda: governor.adaptive.latency_s,
+            too_large=governor.too_large,
+        )
 
     async def close(self) -> None:
         for provider in self._made.values():

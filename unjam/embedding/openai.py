@@ -12,17 +12,20 @@ import importlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from unjam.core.errors import DependencyDown, DocumentRejected
 from unjam.core.ports import Vectors
-from unjam.embedding.governor import Governor, Lane
-from unjam.embedding.keys import Key, KeyPool, NoKey
+from unjam.embedding.governor import Admission, Governor, Lane, Paused
+from unjam.embedding.keys import QUARANTINE_S, Key, KeyPool, NoKey
 from unjam.embedding.wire import (
     Malformed,
     estimate_tokens,
     message_of,
     read_vectors,
     retry_after_s,
+    room_in_s,
+    told_rates,
 )
 
 if TYPE_CHECKING:
@@ -36,14 +39,15 @@ PATIENCE_S = 5.0
 """A pause that the API asks for is sat out here up to this long; above it the documents wait in
 the ledger, where everybody can see why."""
 
-DEFAULT_PAUSE_S = 5.0
-"""When a 429 does not say how long."""
+LEARN_S = 5.0
+"""How often it is looked up which keys other processes saw refused."""
 
 TRUST_S = 60.0
 """After a success this recent, a refused text is the text's fault and not the endpoint's."""
 
 _DECODE_IN_THREAD_BYTES = 1_048_576
 _REFUSALS = frozenset({400, 413, 422})
+_OVERLOADED = frozenset({408, 503, 504})
 
 
 class OpenAIProvider:
@@ -80,6 +84,9 @@ class OpenAIProvider:
         self._client: AsyncOpenAI | None = None
         self._sdk: Any = None
         self._last_success = float("-inf")
+        self._learnt_at = float("-inf")
+        # Limits belong to a project of one endpoint.
+        self._scope = f"{urlsplit(base_url).netloc}/"
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         await self._connect()
@@ -115,44 +122,71 @@ class OpenAIProvider:
     async def _send(self, texts: Sequence[str]) -> bytes:
         """The body of the answer, by whichever key may be used; short pauses are sat out."""
         tokens = sum(estimate_tokens(text) for text in texts)
-        give_up = time.monotonic() + self._patience_s
+        patience_s = self._patience_s
         while True:
-            key = self._keys.pick()
-            if isinstance(key, NoKey):
-                if key.code != "embedding_throttled" or time.monotonic() + key.wait_s > give_up:
-                    raise _no_key(key)
-                await asyncio.sleep(key.wait_s)
+            await self._learn_keys()
+            keys = self._keys.candidates()
+            if isinstance(keys, NoKey):
+                if keys.code != "embedding_throttled" or keys.wait_s > patience_s:
+                    raise _no_key(keys)
+                patience_s -= keys.wait_s
+                await asyncio.sleep(keys.wait_s)
                 continue
-            await self._governor.admit(self._lane, key.group, tokens)
+            groups = list(dict.fromkeys(self._scope + key.group for key in keys))
+            answer = await self._governor.admit(self._lane, groups, len(texts), tokens)
+            group = answer.group.removeprefix(self._scope)
+            if isinstance(answer, Paused):
+                self._keys.rest(group, answer.wait_s)
+                continue
+            key = next(key for key in keys if key.group == group)
             if not self._keys.is_ready(key):  # throttled while we stood in line
                 continue
-            content = await self._try(key, texts)
+            self._keys.use(key)
+            content = await self._try(key, texts, answer)
             if content is not None:
                 return content
 
-    async def _try(self, key: Key, texts: Sequence[str]) -> bytes | None:
+    async def _learn_keys(self) -> None:
+        now = time.monotonic()
+        if now - self._learnt_at >= LEARN_S:
+            self._learnt_at = now
+            self._keys.learn(await self._governor.limiter.barred())
+
+    async def _try(self, key: Key, texts: Sequence[str], admission: Admission) -> bytes | None:
         """One request; None when *key* was refused and another may be tried."""
         try:
-            return await self._post(key, texts)
+            answer = await self._post(key, texts)
         except self._sdk.APIStatusError as error:
-            if self._blames_key(error, key):
+            if await self._blames_key(error, key, admission):
                 return None
+            self._governor.failed(admission, timed_out=error.status_code in _OVERLOADED)
             raise self._translate(error) from None
+        except TimeoutError:
+            self._governor.failed(admission, timed_out=True)
+            raise _down(f"No answer within {self._total_s:g} s", self._base_url) from None
+        except DependencyDown:
+            self._governor.failed(admission)
+            raise
+        headers = answer.headers
+        await self._governor.answered(
+            admission, told_rates(headers), room_in_s(headers, admission.tokens)
+        )
+        return answer.content
 
-    async def _post(self, key: Key, texts: Sequence[str]) -> bytes:
+    async def _post(self, key: Key, texts: Sequence[str]) -> Any:
+        """The SDK's raw answer. Raises its APIStatusError, TimeoutError, DependencyDown."""
         assert self._client is not None
         for attempt in (1, 2):
             try:
                 async with asyncio.timeout(self._total_s):
-                    answer = await self._client.embeddings.with_raw_response.create(
+                    return await self._client.embeddings.with_raw_response.create(
                         input=list(texts),
                         model=self._model,
                         encoding_format="base64",
                         extra_headers={"Authorization": f"Bearer {key.secret}"},
                     )
-                return answer.content
-            except (TimeoutError, self._sdk.APITimeoutError):
-                raise _down(f"No answer within {self._total_s:g} s", self._base_url) from None
+            except self._sdk.APITimeoutError:
+                raise TimeoutError from None
             except self._sdk.APIConnectionError as error:
                 # A kept-alive connection that the server closed in the same instant looks like
                 # an outage; a new one tells them apart.
@@ -161,19 +195,19 @@ class OpenAIProvider:
                     raise _down(f"{type(cause).__name__}: {cause}", self._base_url) from None
         raise AssertionError("unreachable")
 
-    def _blames_key(self, error: APIStatusError, key: Key) -> bool:
+    async def _blames_key(self, error: APIStatusError, key: Key, admission: Admission) -> bool:
         status, body = error.status_code, error.body
-        if status in (401, 403):
-            self._keys.bar(key, "embedding_unauthorised")
+        if status == 429 and not _is_quota(body):
+            told_s = retry_after_s(error.response.headers, time.time())
+            self._keys.rest(key.group, await self._governor.refused(admission, told_s))
             return True
-        if status == 429:
-            if _is_quota(body):
-                self._keys.bar(key, "embedding_quota")
-            else:
-                pause_s = retry_after_s(error.response.headers, time.time())
-                self._keys.rest(key, DEFAULT_PAUSE_S if pause_s is None else pause_s)
-            return True
-        return False
+        if status not in (401, 403, 429):
+            return False
+        self._governor.failed(admission)
+        code = "embedding_quota" if status == 429 else "embedding_unauthorised"
+        self._keys.bar(key, code)
+        await self._governor.bar(key.id, key.name, code, QUARANTINE_S)
+        return True
 
     def _translate(self, error: APIStatusError) -> Exception:
         status, said = error.status_code, message_of(error.body)

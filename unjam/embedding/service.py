@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,11 +15,19 @@ from unjam.core.ports import Provider, VectorCache, Vectors
 from unjam.embedding.batcher import Answer, Batcher
 from unjam.embedding.cache import EmbeddingCache, cache_key
 from unjam.embedding.fingerprint import is_local, query_prefix
-from unjam.embedding.governor import Knobs, Lane
+from unjam.embedding.governor import Lane
 
 REMEMBERED_QUERIES = 256
-LOCAL_IN_FLIGHT = 2
-"""Requests: the model's one thread computes one while the other's vectors are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How requests of one fingerprint are cut and spread at this moment."""
+
+    size: Callable[[], int]  # texts per request
+    in_flight: Callable[[], int]  # requests
+    latency_s: Callable[[], float] = lambda: 0.0  # of an answer
+    too_large: Callable[[int], None] = lambda _: None  # hears of batches that had to be halved
 
 
 class Providers(Protocol):
@@ -26,17 +35,18 @@ class Providers(Protocol):
 
     def get(self, fingerprint: Fingerprint, lane: Lane) -> Provider: ...
 
+    def flow(self, fingerprint: Fingerprint) -> Flow: ...
+
     async def close(self) -> None: ...
 
 
 class EmbeddingService:
     """Embedder over a cache and whatever providers there are. One per process and event loop."""
 
-    def __init__(self, store: VectorCache, providers: Providers, knobs: Knobs) -> None:
+    def __init__(self, store: VectorCache, providers: Providers) -> None:
         """*store* is closed with the service."""
         self._store = store
         self._providers = providers
-        self._knobs = knobs
         self._batchers: dict[str, Batcher] = {}
         self._queries: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
 
@@ -102,19 +112,17 @@ class EmbeddingService:
     def _batcher(self, fingerprint: Fingerprint) -> Batcher:
         batcher = self._batchers.get(fingerprint.id)
         if batcher is None:
+            flow = self._providers.flow(fingerprint)
             batcher = Batcher(
                 self._providers.get(fingerprint, "ingest").embed,
                 EmbeddingCache(self._store, fingerprint).keep,
-                size=lambda: self._knobs().get("RAG_EMBEDDING_BATCH_SIZE", 32),
-                in_flight=self._in_flight_of(fingerprint),
+                size=flow.size,
+                in_flight=flow.in_flight,
+                latency_s=flow.latency_s,
+                too_large=flow.too_large,
             )
             self._batchers[fingerprint.id] = batcher
         return batcher
-
-    def _in_flight_of(self, fingerprint: Fingerprint) -> Callable[[], int]:
-        if is_local(fingerprint):
-            return lambda: LOCAL_IN_FLIGHT
-        return lambda: self._knobs().get("RAG_EMBEDDING_CONCURRENCY", 1)
 
 
 def _raise_worst(texts: Sequence[str], answers: Mapping[str, Answer]) -> None:

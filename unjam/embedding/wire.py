@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import math
 import re
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -12,6 +13,7 @@ import numpy as np
 import orjson
 
 from unjam.core.ports import Vectors
+from unjam.embedding.pace import MINUTE_S, Rates
 
 MAX_PAUSE_S = 3600.0
 """However long an endpoint wants to be left alone: it is asked again once an hour."""
@@ -65,6 +67,34 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     return None
 
 
+def told_rates(headers: Mapping[str, str]) -> Rates:
+    """The endpoint's own limits per minute (``x-ratelimit-limit-*``); 0 where it does not say."""
+    return Rates(
+        int(_number(headers.get("x-ratelimit-limit-requests"), 1.0) or 0),
+        int(_number(headers.get("x-ratelimit-limit-tokens"), 1.0) or 0),
+    )
+
+
+def room_in_s(headers: Mapping[str, str], tokens: int) -> float:
+    """Seconds until a further request of *tokens* fits, by ``x-ratelimit-remaining-*`` and
+    ``-reset-*`` of an answer; 0 when it fits now, or nothing is said.
+
+    The reset tells when the limit is whole again; where the limit is known, too, the room that is
+    missing comes back earlier, in proportion.
+    """
+    wait_s = 0.0
+    for name, cost in (("requests", 1), ("tokens", tokens)):
+        remaining = _number(headers.get(f"x-ratelimit-remaining-{name}"), 1.0)
+        reset_s = _duration(headers.get(f"x-ratelimit-reset-{name}"))
+        if remaining is None or reset_s is None or remaining >= cost:
+            continue
+        limit = _number(headers.get(f"x-ratelimit-limit-{name}"), 1.0)
+        if limit:
+            reset_s = min(reset_s, (min(cost, limit) - remaining) / limit * MINUTE_S)
+        wait_s = max(wait_s, reset_s)
+    return min(max(wait_s, 0.0), MAX_PAUSE_S)
+
+
 def message_of(body: object) -> str:
     """What an error body says to a person, cut short."""
     said: object = body
@@ -88,9 +118,10 @@ def _vector(value: object) -> Vectors:
 
 def _number(value: str | None, unit_s: float) -> float | None:
     try:
-        return None if value is None else float(value) * unit_s
+        number = None if value is None else float(value) * unit_s
     except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _date(value: str | None, now: float) -> float | None:

@@ -56,6 +56,7 @@ class Behaviour:
     requests_per_minute: int = 0  # per project; 0 = no limit
     tokens_per_minute: int = 0
     window_s: float = 60.0  # what a "minute" is
+    tell_limits: bool = False  # x-ratelimit-* with every answer
     projects: dict[str, str] = field(default_factory=dict[str, str])  # key -> project it bills
     bad_keys: list[str] = field(default_factory=list[str])
     quota_keys: list[str] = field(default_factory=list[str])
@@ -198,7 +199,10 @@ class FakeEndpoint:
         refusal = refusal or self._refuse_for_rate(key, texts, fault)
         if refusal is not None:
             return refusal
-        return self._vectors(texts, model, body, fault)
+        response = self._vectors(texts, model, body, fault)
+        if behaviour.tell_limits:
+            response.headers.update(self._limits_of(key))
+        return response
 
     def _refuse_for_key(self, key: str, fault: str) -> Response | None:
         if key in self.behaviour.bad_keys or fault == "401":
@@ -245,6 +249,23 @@ class FakeEndpoint:
                 if wait_s:
                     return self._throttled(wait_s)
         return None
+
+    def _limits_of(self, key: str) -> dict[str, str]:
+        """Limit, what is left of it, and the time until it is whole again, as the real API does."""
+        behaviour = self.behaviour
+        project = behaviour.projects.get(key, "default")
+        headers: dict[str, str] = {}
+        for name, limit in (
+            ("requests", behaviour.requests_per_minute),
+            ("tokens", behaviour.tokens_per_minute),
+        ):
+            bucket = self._buckets.get((project, name))
+            if limit and bucket is not None:
+                headers[f"x-ratelimit-limit-{name}"] = str(limit)
+                headers[f"x-ratelimit-remaining-{name}"] = str(int(bucket.level * limit))
+                reset_s = (1.0 - bucket.level) * behaviour.window_s
+                headers[f"x-ratelimit-reset-{name}"] = f"{reset_s:.3f}s"
+        return headers
 
     def _throttled(self, wait_s: float) -> Response:
         style = self.behaviour.retry_after_style

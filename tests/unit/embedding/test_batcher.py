@@ -49,13 +49,13 @@ def vector(text: str) -> Vectors:
     return np.array([seed, len(text)], np.float32)
 
 
-def make(endpoint: Endpoint, size: int = 4, in_flight: int = 2, linger_s: float = 0.01) -> Batcher:
+def make(endpoint: Endpoint, size: int = 4, in_flight: int = 2, latency_s: float = 0.0) -> Batcher:
     return Batcher(
         endpoint.embed,
         endpoint.keep,
         size=lambda: size,
         in_flight=lambda: in_flight,
-        linger_s=linger_s,
+        latency_s=lambda: latency_s,
     )
 
 
@@ -70,14 +70,14 @@ async def test_documents_that_come_together_share_requests():
 
 async def test_a_lone_text_does_not_wait_for_company():
     endpoint = Endpoint()
-    batcher = make(endpoint, linger_s=3600)
+    batcher = make(endpoint, latency_s=3600)
     async with asyncio.timeout(5):
         await batcher.embed(["a"])
 
 
 async def test_a_request_that_is_not_full_lingers_while_others_fly():
     endpoint = Endpoint(held=True)
-    batcher = make(endpoint, size=4, in_flight=3, linger_s=0.05)
+    batcher = make(endpoint, size=4, in_flight=3, latency_s=0.1)
     first = asyncio.create_task(batcher.embed(["a"]))
     await endpoint.until(1)
     rest = [asyncio.create_task(batcher.embed([t])) for t in "bc"]
@@ -232,3 +232,41 @@ async def test_isolating_finds_exactly_the_refused(refused: set[int]):
     endpoint.refused = {texts[n] for n in refused}
     answers = await isolate(endpoint.embed, texts)
     assert {n for n, a in enumerate(answers) if isinstance(a, DocumentRejected)} == refused
+
+
+async def test_a_batch_that_is_too_large_is_told_from_a_text_that_is_refused():
+    class Small(Endpoint):
+        async def embed(self, texts: Sequence[str]) -> Vectors:
+            if len(texts) > 3:
+                raise DocumentRejected("too many", code="embedding_refused")
+            return await super().embed(texts)
+
+    told: list[int] = []
+    small = Small()
+    await isolate(small.embed, [f"t{n}" for n in range(12)], told.append)
+    assert told == [6, 6, 12]  # 3 at a time is fine
+    told.clear()
+    refusing = Endpoint()
+    refusing.refused = {"t5"}
+    await isolate(refusing.embed, [f"t{n}" for n in range(12)], told.append)
+    assert told == []
+
+
+async def test_under_load_requests_fill():
+    """Texts that come one by one, faster than answers, must not leave one by one."""
+    endpoint = Endpoint()
+
+    async def slow(texts: Sequence[str]) -> Vectors:
+        vectors = await endpoint.embed(texts)
+        await asyncio.sleep(0.1)
+        return vectors
+
+    batcher = Batcher(
+        slow, endpoint.keep, size=lambda: 32, in_flight=lambda: 3, latency_s=lambda: 0.1
+    )
+    tasks: list[asyncio.Task[object]] = []
+    for n in range(100):
+        tasks.append(asyncio.create_task(batcher.embed([str(n)])))
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*tasks)
+    assert len(endpoint.requests) <= 20
