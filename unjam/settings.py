@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -199,6 +200,12 @@ class Settings(BaseSettings):
     webhook_url: SecretStr | None = Field(
         None, alias="RAG_WEBHOOK_URL", description="signed document and incident events"
     )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        alias="RAG_WEBHOOK_SECRET",
+        description="key of the webhooks' signatures, `whsec_` and base64; empty: generated into "
+        "`<data>/webhook-secret`",
+    )
     redis_repair: bool = Field(
         False,
         alias="RAG_REDIS_REPAIR",
@@ -216,6 +223,16 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            if value:
+                ZoneInfo(value)
+        except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+            raise ValueError("no such time zone; use an IANA name, such as Asia/Seoul") from None
+        return value
 
     @field_validator("lang", mode="before")
     @classmethod

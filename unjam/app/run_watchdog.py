@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 
 from unjam.app.house import House, found
 from unjam.app.services import Services, open_services
+from unjam.core.errors import SetupError
+from unjam.observe.courier import Courier, document_messages
 from unjam.observe.logs import configure_logging
+from unjam.observe.notify import Webhook, webhook_secret
+from unjam.observe.stats import zone_of
 from unjam.settings import Settings
-from unjam.watchdog.loop import watch
+from unjam.watchdog.chores import CapacityFile, StatsMirror, Upkeep
+from unjam.watchdog.loop import Chore, watch
 from unjam.watchdog.reconcile import Reconciler
 from unjam.worker.identity import is_alive, process_identity
+
+_log = logging.getLogger("unjam.notify")
 
 
 def main(settings: Settings | None = None) -> int:
@@ -25,6 +33,7 @@ def main(settings: Settings | None = None) -> int:
 
 async def _main(settings: Settings) -> int:
     services = await open_services(settings, role="watchdog")
+    couriers = couriers_of(services)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -35,9 +44,11 @@ async def _main(settings: Settings) -> int:
             reconciler=reconciler_of(services),
             me=process_identity("watchdog"),
             stopping=stopping,
-            leader_chores=[lambda: _announce(services)],
+            leader_chores=[lambda: _announce(services), *chores_of(services), *couriers],
         )
     finally:
+        for courier in couriers:
+            await courier.close()
         await services.close()
     return 0
 
@@ -52,6 +63,36 @@ def reconciler_of(services: Services) -> Reconciler:
         current_pin=services.current_pin,
         is_alive=is_alive,
     )
+
+
+def chores_of(services: Services) -> list[Chore]:
+    """What the leader keeps up besides the documents."""
+    settings, ledger = services.settings, services.ledger
+    zone = zone_of(settings.timezone)
+    return [
+        StatsMirror(ledger, services.queue, zone),
+        CapacityFile(ledger, settings.log_dir / "rag-capacity.csv", zone),
+        Upkeep(ledger),
+    ]
+
+
+def couriers_of(services: Services) -> list[Courier]:
+    """Webhooks for documents' events, when RAG_WEBHOOK_URL is set.
+
+    An unfit address or secret is logged, and costs nothing but the webhooks.
+    """
+    settings = services.settings
+    if settings.webhook_url is None:
+        return []
+    given = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
+    try:
+        key = webhook_secret(given, settings.data_dir / "webhook-secret")
+        sink = Webhook(settings.webhook_url.get_secret_value(), key)
+    except SetupError as error:
+        _log.error("No webhooks are sent: %s (%s)", error.detail, error.hint)
+        return []
+    translate = document_messages(services.ledger)
+    return [Courier("webhook", services.ledger, sink, translate)]
 
 
 async def _announce(services: Services) -> None:

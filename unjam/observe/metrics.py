@@ -23,16 +23,13 @@ from prometheus_client.registry import Collector
 from unjam.core.document import RUNNING, State
 from unjam.core.errors import DependencyDown
 from unjam.core.lease import LEASE_S
-from unjam.core.ports import Ledger, Queue
+from unjam.core.ports import LaneFacts, Ledger, Queue
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LANES = ("rag_high", "rag_low", "rag_large_docs", "rag_processing")
 DEAD_LETTERS = "rag_dlq"
 MAIN = "rag_processing"
 BUCKETS_S = ("1", "2", "5", "10", "30", "60", "120", "300", "600", "1800", "3600", "+Inf")
-OLDEST_LOOK = 500
-"""How many queued documents, oldest first, are looked at for the oldest of each lane."""
-
 Kind = Literal["gauge", "counter", "histogram"]
 
 
@@ -60,8 +57,8 @@ FAMILIES: Sequence[Family] = (
     Family(
         "rag_queue_oldest_job_age_seconds",
         "gauge",
-        "How long the lane's oldest document has stood in it.",
-        "레인에서 가장 오래 기다린 문서의 대기 시간(초)입니다.",
+        "How long the lane's oldest document has waited for a worker.",
+        "레인에서 가장 오래 워커를 기다린 문서의 대기 시간(초)입니다.",
         "queue",
     ),
     Family(
@@ -81,8 +78,8 @@ FAMILIES: Sequence[Family] = (
     Family(
         "rag_workers_live",
         "gauge",
-        "Workers that serve the lane and whose heartbeat is fresh.",
-        "레인을 담당하며 하트비트가 살아 있는 워커 수입니다.",
+        "Live workers that serve the lane, stock RQ workers among them.",
+        "레인을 담당하는 살아 있는 워커 수이며 기본 RQ 워커도 포함합니다.",
         "queue",
     ),
     Family(
@@ -219,25 +216,24 @@ async def render_metrics(ledger: Ledger, queue: Queue, *, extra: Extra | None = 
     """
     counters = await ledger.counters()
     states = await ledger.state_counts()
-    waiting = float(states.get(State.QUEUED, 0) + states.get(State.RECEIVED, 0))
-    try:
-        lengths = {k: float(n) for k, n in (await queue.lengths()).items() if k != DEAD_LETTERS}
-    except DependencyDown:
-        lengths = {MAIN: waiting}
-    lanes = dict.fromkeys((*LANES, *sorted(lengths), *sorted(_counted_lanes(counters))))
+    counted = sorted(_counted_lanes(counters))
+    books = await _books(ledger, queue, counted, states)
+    lanes = dict.fromkeys((*LANES, *books, *counted))
     facts = _Facts()
     values = facts.values
     for family in FAMILIES:
         known = tuple(lanes) if family.label == "queue" else family.known or ("",)
         if family.kind != "histogram":
             values[family.name] = dict.fromkeys(known, 0.0)
-    values["rag_queue_length"].update(lengths)
-    values["rag_queue_oldest_job_age_seconds"].update(await _oldest(ledger, waiting, lengths))
-    values["rag_worker_active_jobs"].update(await _active(ledger, states))
-    live = sum(
-        ref.kind in ("worker", "stock") and age <= LEASE_S for ref, age in await ledger.processes()
+    values["rag_queue_length"].update({k: float(b.count) for k, b in books.items()})
+    values["rag_queue_paused"].update({k: float(b.paused) for k, b in books.items()})
+    values["rag_workers_live"].update({k: float(b.workers) for k, b in books.items()})
+    now = time.time()
+    since = await ledger.in_line_since(list(lanes))
+    values["rag_queue_oldest_job_age_seconds"].update(
+        {lane: max(0.0, now - at) for lane, at in since.items()}
     )
-    values["rag_workers_live"] = dict.fromkeys(lanes, float(live))
+    values["rag_worker_active_jobs"].update(await _active(ledger, states))
     values["rag_documents"].update({str(s): float(n) for s, n in states.items()})
     values["rag_dlq_length"][""] = float(states.get(State.DEAD, 0))
     values["rag_documents_missing"][""] = float((await ledger.equation()).missing)
@@ -288,30 +284,21 @@ async def _active(ledger: Ledger, states: Mapping[State, int]) -> dict[str, floa
     return found
 
 
-async def _oldest(ledger: Ledger, waiting: float, lengths: Mapping[str, float]) -> dict[str, float]:
-    """Seconds since each lane's oldest document entered it.
-
-    Ids sort by time of arrival, so the first of a lane in id order is its oldest, unless it was
-    retried meanwhile. A lane whose documents all arrived after the slice gets the slice's
-    youngest age: an upper bound.
-    """
-    if not waiting:
-        return {}
-    now = time.time()
-    slice_ = await ledger.queued_slice("", OLDEST_LOOK)
-    first: dict[str, str] = {}
-    for ticket in slice_:
-        first.setdefault(ticket.lane, ticket.document_id)
-    ages: dict[str, float] = {}
-    for lane, document_id in first.items():
-        document = await ledger.get(document_id)
-        if document is not None:
-            ages[lane] = max(0.0, now - document.updated_at)
-    if len(slice_) == OLDEST_LOOK and (last := await ledger.get(slice_[-1].document_id)):
-        bound = max(0.0, now - last.updated_at)
-        ages = {**{lane: bound for lane, length in lengths.items() if length}, **ages}
-    ages.pop(DEAD_LETTERS, None)
-    return ages
+async def _books(
+    ledger: Ledger, queue: Queue, lanes: Sequence[str], states: Mapping[State, int]
+) -> dict[str, LaneFacts]:
+    """The lanes as RQ's books have them, or, while Redis is away, as much as the ledger knows."""
+    try:
+        books = await queue.lane_facts(lanes)
+    except DependencyDown:
+        waiting = states.get(State.QUEUED, 0) + states.get(State.RECEIVED, 0)
+        live = sum(
+            ref.kind in ("worker", "stock") and age <= LEASE_S
+            for ref, age in await ledger.processes()
+        )
+        books = {name: LaneFacts(name, 0, workers=live) for name in (*LANES, *lanes)}
+        books[MAIN] = LaneFacts(MAIN, waiting, workers=live)
+    return {name: facts for name, facts in books.items() if name != DEAD_LETTERS}
 
 
 class _Collected(Collector):

@@ -1,26 +1,30 @@
-"""Completions per ten minutes and per day, mirrored into Redis where operators look for them.
+"""Completions per ten minutes and per day, as operators read them in Redis, and the daily CSV.
 
 ``rag:stats:jobs_completed:<YYYYMMDDHHMM>`` holds the jobs completed in the ten minutes from that
 minute on, ``rag:stats:daily:<YYYYMMDD>`` those of the day, both in the zone of RAG_TIMEZONE.
-A quiet minute holds 0, never nothing. The truth is the ledger's events: after Redis lost its data
-the same figures are written again.
+A quiet minute holds 0, never nothing. The truth is the ledger's figures by minute: after Redis
+lost its data the same values are written again. Everything here is pure.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Mapping
-from datetime import datetime, tzinfo
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from unjam.core.errors import SetupError
+from unjam.core.ports import Completed
 
 MINUTE_S = 60
 WINDOW_MINUTES = 10
 KEPT_MINUTES = 48 * 60
 DAY_KEPT_S = 400 * 86_400
 PREFIX = "rag:stats:"
+WINDOW_KEY = f"{PREFIX}jobs_completed:"
+DAY_KEY = f"{PREFIX}daily:"
+REPORT_HOUR = 23
+"""The day's line enters the CSV at this hour; after midnight it is replaced by the whole day's."""
 
 
 def zone_of(name: str) -> tzinfo | None:
@@ -42,48 +46,75 @@ def zone_of(name: str) -> tzinfo | None:
 _ZONE_HINT = "Use an IANA name, such as Asia/Seoul."
 
 
-class Completions:
-    """Counts completions by minute (48 h) and by day; feed it each completion once."""
+def local(at: float, zone: tzinfo | None) -> datetime:
+    """*at* (Unix seconds) on the clock of *zone*, or of the host."""
+    # Without a zone astimezone() asks the system, which knows its daylight saving time.
+    moment = datetime.fromtimestamp(at, zone)
+    return moment if zone else moment.astimezone()
 
-    def __init__(self, zone: tzinfo | None) -> None:
+
+def midnight(day: date, zone: tzinfo | None) -> float:
+    """When *day* begins, Unix seconds."""
+    start = datetime.combine(day, time(), zone)
+    return (start if zone else start.astimezone()).timestamp()
+
+
+def minutes_of(day: date, zone: tzinfo | None) -> tuple[int, int]:
+    """First minute of *day* (Unix seconds // 60), and first of the next: 23 to 25 hours."""
+    following = day + timedelta(days=1)
+    return int(midnight(day, zone) // MINUTE_S), int(midnight(following, zone) // MINUTE_S)
+
+
+class Completions:
+    """Jobs completed by minute and by local day."""
+
+    def __init__(self, zone: tzinfo | None, rows: Iterable[Completed] = ()) -> None:
         self._zone = zone
         self._minutes: Counter[int] = Counter()
         self._days: Counter[str] = Counter()
+        for row in rows:
+            self.add(row.minute * MINUTE_S, row.jobs)
 
-    def add(self, at: float) -> None:
-        """One completion, *at* Unix seconds."""
-        self._minutes[int(at // MINUTE_S)] += 1
-        self._days[self._local(at).strftime("%Y%m%d")] += 1
+    def add(self, at: float, jobs: int = 1) -> None:
+        """*jobs* completions, *at* Unix seconds."""
+        self._minutes[int(at // MINUTE_S)] += jobs
+        self._days[f"{local(at, self._zone):%Y%m%d}"] += jobs
 
-    def figures(self, now: float, *, minutes: int = WINDOW_MINUTES + 1) -> dict[str, int]:
-        """Key → value for the *minutes* up to now (those whose window is open, by default; all
-        with KEPT_MINUTES, after Redis lost its data), for today and for every day counted."""
+    def windows(self, now: float, *, minutes: int = WINDOW_MINUTES + 1) -> dict[str, int]:
+        """Key → jobs of the *minutes* up to now (by default those whose window is open), and of
+        the next one, which stands at 0 before its clock strikes."""
         this = int(now // MINUTE_S)
-        for old in [m for m in self._minutes if m < this - KEPT_MINUTES - WINDOW_MINUTES]:
-            del self._minutes[old]
         out: dict[str, int] = {}
-        for start in range(this - minutes + 1, this + 1):
-            name = self._local(start * MINUTE_S).strftime("%Y%m%d%H%M")
+        for start in range(this - minutes + 1, this + 2):
             window = range(start, start + WINDOW_MINUTES)
-            out[f"{PREFIX}jobs_completed:{name}"] = sum(self._minutes[m] for m in window)
-        self._days.setdefault(self._local(now).strftime("%Y%m%d"), 0)
-        out.update({f"{PREFIX}daily:{day}": count for day, count in self._days.items()})
+            name = f"{local(start * MINUTE_S, self._zone):%Y%m%d%H%M}"
+            # Where clocks are set back an hour's names come twice: the later one counts.
+            out[f"{WINDOW_KEY}{name}"] = sum(self._minutes[m] for m in window)
         return out
 
-    def _local(self, at: float) -> datetime:
-        # Without a zone astimezone() asks the system, which knows its daylight saving time.
-        moment = datetime.fromtimestamp(at, self._zone)
-        return moment if self._zone else moment.astimezone()
+    def days(self, now: float) -> dict[str, int]:
+        """Key → jobs of every day seen, of today, and of tomorrow, which stands at 0 before
+        midnight."""
+        today = local(now, self._zone).date()
+        names = (f"{day:%Y%m%d}" for day in (today, today + timedelta(days=1)))
+        counts = {**dict.fromkeys(names, 0), **self._days}
+        return {f"{DAY_KEY}{name}": jobs for name, jobs in sorted(counts.items())}
 
 
-class Setter(Protocol):
-    """What of a Redis client is needed, asyncio style."""
+def kept_s(key: str) -> int:
+    """How long a statistics key is kept in Redis, seconds: 48 h for minutes, 400 days for days."""
+    return DAY_KEPT_S if key.startswith(DAY_KEY) else KEPT_MINUTES * MINUTE_S
 
-    def set(self, name: str, value: int, *, ex: int) -> Awaitable[Any]: ...
+
+def capacity_line(day: date, rows: Iterable[Completed]) -> str:
+    """``DATE,JOBS,AVG`` of one day: AVG is the mean time from claim to searchable, ms."""
+    jobs, spent_s = 0, 0.0
+    for row in rows:
+        jobs, spent_s = jobs + row.jobs, spent_s + row.duration_s
+    return f"{day:%Y%m%d},{jobs},{round(1000 * spent_s / jobs) if jobs else 0}"
 
 
-async def write_figures(figures: Mapping[str, int], redis: Setter) -> None:
-    """Write each figure with its time to live: 48 h for minutes, 400 days for days."""
-    for key, value in figures.items():
-        daily = key.startswith(f"{PREFIX}daily:")
-        await redis.set(key, value, ex=DAY_KEPT_S if daily else KEPT_MINUTES * MINUTE_S)
+def merged(lines: Iterable[str], fresh: Mapping[str, str]) -> list[str]:
+    """The CSV's *lines* with the *fresh* ones (by date) put in their places, oldest first."""
+    by_date = {line.partition(",")[0]: line for line in lines if line.strip()}
+    return [line for _, line in sorted({**by_date, **fresh}.items())]

@@ -53,3 +53,5 @@ async def _tolerate(chore: Chore) -> None:
         await chore()
     except DependencyDown as error:
         words.dependency_lost(error.code, error.detail)
+    except Exception as error:  # one chore's fault is not the others'
+        words.watchdog_fault(error)

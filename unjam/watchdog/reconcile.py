@@ -26,6 +26,8 @@ DEAD_SLICE = 200
 BLOB_GRACE_S = 3600.0
 """A blob may go this long after its last reference (an upload may be about to re-link it)."""
 
+BLOBS_AT_ONCE = 100
+
 CLEANUP_BLOCK = 256
 
 
@@ -43,6 +45,7 @@ class Reconciler:
     _audit_from: str = ""
     _parked_to: str | None = None
     _blobs_due: float = 0.0
+    _blobs_part: int = 0
     _down: set[str] = field(default_factory=set[str])
     _mourned: set[str] = field(default_factory=set[str])  # dead; the queue was not told yet
 
@@ -202,13 +205,25 @@ class Reconciler:
             await self.ledger.repin(pin, 100)
 
     async def sweep_blobs(self) -> None:
-        """Only here may a blob go: an hour unreferenced, and the ledger asked again."""
+        """Only here may a blob go: an hour unreferenced, and the ledger asked again.
+
+        Once a minute also what uploads left that died half-way, and, a 256th of the store at a
+        time, what was made durable but never accepted: from then on it counts as unreferenced.
+        """
         if time.monotonic() < self._blobs_due:
             return
-        self._blobs_due = time.monotonic() + 60.0
-        for content_hash in await self.ledger.unreferenced_blobs(BLOB_GRACE_S):
+        loose = await self.ledger.unreferenced_blobs(BLOB_GRACE_S, BLOBS_AT_ONCE)
+        for content_hash in loose:
             if await self.ledger.forget_blob(content_hash):
                 await self.blobs.remove(content_hash)
+        if len(loose) == BLOBS_AT_ONCE:
+            return  # the next round goes on
+        self._blobs_due = time.monotonic() + 60.0
+        await self.blobs.sweep(BLOB_GRACE_S)
+        old = await self.blobs.stored(self._blobs_part, BLOB_GRACE_S)
+        if old:
+            await self.ledger.adopt_blobs(old)
+        self._blobs_part = (self._blobs_part + 1) % 256
 
 
 def _ticket(document: Document) -> Ticket:

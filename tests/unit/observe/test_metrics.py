@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -71,12 +72,13 @@ class StandingLedger:
     async def processes(self) -> list[tuple[WorkerRef, float]]:
         return self.workers
 
-    async def queued_slice(self, after_id: str, limit: int) -> list[Ticket]:
-        names = sorted(i for i in self.queued if i > after_id)[:limit]
-        return [Ticket(i, 1, self.queued[i].lane) for i in names]
-
-    async def get(self, document_id: str) -> OneDocument | None:
-        return self.queued.get(document_id)
+    async def in_line_since(self, lanes: Sequence[str]) -> dict[str, float]:
+        since: dict[str, float] = {}
+        for document in self.queued.values():
+            if document.lane in lanes:
+                at = since.setdefault(document.lane, document.updated_at)
+                since[document.lane] = min(at, document.updated_at)
+        return since
 
     async def list(self, *, state: State, cursor: str | None = None, limit: int = 50) -> Page:
         first = int(cursor or 0)
@@ -146,29 +148,36 @@ async def test_lengths_ages_workers_and_work_in_hand() -> None:
     }
     ledger.states = {State.QUEUED: 3, State.EMBEDDING: 250, State.DEAD: 4}
     ledger.running = {State.EMBEDDING: [OneDocument("rag_high", now)] * 250}
-    me = WorkerRef("w1", "h", 1, "0")
-    ledger.workers = [
-        (me, 1.0),
-        (WorkerRef("w2", "h", 2, "0", "stock"), 2.0),
-        (WorkerRef("w3", "h", 3, "0"), LEASE_S + 1),
-        (WorkerRef("w4", "h", 4, "0", "watchdog"), 0.0),
-    ]
+    await queue.register_worker("w1", ["rag_high", "rag_processing"], 1)
+    await queue.register_worker("w2", ["rag_processing"], 2)
     seen = await scrape(ledger, queue)
     assert seen["rag_queue_length"]["rag_low"] == 1
     assert seen["rag_queue_oldest_job_age_seconds"]["rag_processing"] == pytest.approx(90, abs=5)
     assert seen["rag_queue_oldest_job_age_seconds"]["rag_low"] == pytest.approx(30, abs=5)
     assert seen["rag_worker_active_jobs"]["rag_high"] == 250
-    assert seen["rag_workers_live"] == dict.fromkeys(LANES, 2)
+    assert seen["rag_workers_live"] == {
+        "rag_high": 1, "rag_low": 0, "rag_large_docs": 0, "rag_processing": 2
+    }  # fmt: skip
     assert seen["rag_dlq_length"][""] == 4
     assert not any("rag_dlq" in key for series in seen.values() for key in series)
 
 
-async def test_redis_away_keeps_the_length_from_the_ledger() -> None:
+async def test_redis_away_keeps_length_age_and_workers_from_the_ledger() -> None:
     ledger, queue = StandingLedger(), MemoryQueue()
     queue.away = True
     ledger.states = {State.QUEUED: 60, State.RECEIVED: 3}
+    ledger.queued = {"d1": OneDocument("rag_pdf", time.time() - 90)}
+    ledger.counts = {("jobs_completed", "rag_pdf"): 1}
+    ledger.workers = [
+        (WorkerRef("w1", "h", 1, "0"), 1.0),
+        (WorkerRef("w2", "h", 2, "0", "stock"), 2.0),
+        (WorkerRef("w3", "h", 3, "0"), LEASE_S + 1),
+        (WorkerRef("w4", "h", 4, "0", "watchdog"), 0.0),
+    ]
     seen = await scrape(ledger, queue)
     assert seen["rag_queue_length"]["rag_processing"] == 63
+    assert seen["rag_queue_oldest_job_age_seconds"]["rag_pdf"] == pytest.approx(90, abs=5)
+    assert seen["rag_workers_live"] == dict.fromkeys((*LANES, "rag_pdf"), 2)
 
 
 async def test_ledger_away_is_said_so() -> None:
