@@ -28,6 +28,7 @@ from unjam.worker.identity import process_start
 from unjam.worker.supervisor import ChildSpec, Happening, Supervisor, Tier
 
 QUICK = {
+    "RAG_EMBEDDING_MODEL": "fake-256",
     "RAG_EMBEDDING_RATE_LIMIT": "1000000",
     "RAG_MAX_CHUNK_SIZE": "64",
     "RAG_CHUNK_OVERLAP": "8",
@@ -49,7 +50,7 @@ class EmbeddedStack:
     _parts: tuple[Supervisor, FakeOpenAI, Stack, dict[str, ServerPlan]] | None = None
 
     async def __aenter__(self) -> EmbeddedStack:
-        endpoint = FakeOpenAI(mode="bag").start()
+        endpoint = FakeOpenAI().start()
         supervisor = Supervisor(self.data_dir, self.data_dir / "logs", self.listen)
         try:
             await supervisor.__aenter__()

@@ -23,7 +23,7 @@ import redis
 
 from unjam.core.errors import UnjamError
 from unjam.testing.embedded_stack import EmbeddedStack, Timeline
-from unjam.testing.verdict import Expected, Verdict, judge
+from unjam.testing.verdict import Verdict, judge
 from unjam.testing.wait import TooLate, until
 from unjam.worker.supervisor import Happening
 
@@ -75,7 +75,7 @@ class Storm:
     settle_s: float = SETTLE_S
     timeline: Timeline = field(default_factory=Timeline)
     faults: Counter[str] = field(default_factory=Counter[str])
-    expected: dict[str, Expected] = field(default_factory=dict[str, Expected])
+    expected: dict[str, str] = field(default_factory=dict[str, str])
 
     async def run(self) -> Verdict:
         """Raises TooLate when the system does not even come up."""
@@ -114,18 +114,18 @@ class Storm:
         for number, at in enumerate(times):
             await asyncio.sleep(max(0.0, began + at - self.timeline.now_s))
             text = make_text(dice, f"{plan.seed}n{number}")
-            document_id = await self._stack.stack.add(text.body, f"note-{number}.txt")
+            document_id = await self._stack.stack.add(text, f"note-{number}.txt")
             self.expected[document_id] = text
             if dice.random() < plan.updates:
                 older = dice.choice(list(self.expected))
                 await self._update(older, make_text(dice, f"{plan.seed}u{number}"))
 
-    async def _update(self, document_id: str, text: Expected) -> None:
+    async def _update(self, document_id: str, text: str) -> None:
         services = self._stack.services
         document = await services.ledger.get(document_id)
         assert document is not None, f"{document_id} was accepted and is not in the ledger"
         staged = await services.intake.open("update.txt")
-        await services.intake.write(staged, text.body.encode())
+        await services.intake.write(staged, text.encode())
         try:
             await services.intake.replace(document, staged)
         except UnjamError as error:  # refused, so nothing was promised
@@ -202,20 +202,13 @@ class Storm:
         self._stack.endpoint.control(fault="")
 
 
-def make_text(dice: random.Random, name: str) -> Expected:
-    """One to sixty paragraphs; three words that stand in no other document mark each of them.
-
-    The query is how the text begins: words that many documents share lead an approximate index to
-    the neighbourhood. (To the marks alone nearly all vectors of a bag of words are orthogonal, and
-    a greedy walk has no slope to follow.)
-    """
-    marks = f"alpha{name} bravo{name} delta{name}"
+def make_text(dice: random.Random, name: str) -> str:
+    """One to sixty paragraphs, each marked with *name*, so that no chunk is like another."""
     words = _WORDS.split()
-    paragraphs = [
-        f"{marks} part {n}: {' '.join(dice.choices(words, k=dice.randrange(12, 24)))}; {marks}."
+    return "\n\n".join(
+        f"Note {name}, part {n}: {' '.join(dice.choices(words, k=dice.randrange(16, 28)))}."
         for n in range(dice.choice((1, 1, 2, 3, 5, 8, 20, 60)))
-    ]
-    return Expected("\n\n".join(paragraphs), paragraphs[0])
+    )
 
 
 async def storm_or_raise(storm: Storm) -> Verdict:
