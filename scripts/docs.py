@@ -246,6 +246,7 @@ def operations() -> list[tuple[str, str, str, str]]:
         """The application is only described, never called."""
 
         ledger: Any = None
+        queue: Any = None
         settings = Settings()  # type: ignore[call-arg]
 
     schema: dict[str, Any] = create_app(House()).openapi()  # type: ignore[arg-type]
@@ -280,9 +281,13 @@ _DESCRIBE = """
 import json, sys, typer
 from unjam.cli.main import app
 found = []
-for name, command in typer.main.get_command(app).commands.items():
+def describe(name, command):
     if command.hidden:
-        continue
+        return
+    for inner, sub in getattr(command, "commands", {}).items():
+        describe(f"{name} {inner}", sub)
+    if hasattr(command, "commands"):
+        return
     usage, rows = [name], []
     for p in command.params:
         argument = p.param_type_name == "argument"
@@ -292,6 +297,8 @@ for name, command in typer.main.get_command(app).commands.items():
         if not getattr(p, "hidden", False):
             rows.append((label, p.help or ""))
     found.append({"name": name, "usage": " ".join(usage), "help": command.help or "", "rows": rows})
+for name, command in typer.main.get_command(app).commands.items():
+    describe(name, command)
 json.dump(found, sys.stdout)
 """
 

@@ -66,6 +66,19 @@ def client_for(url: str) -> Client:
     return Client(find_url(url), token, lang=LANG)
 
 
+def admin_client_for(url: str) -> Client:
+    """A client with the operators' token: ADMIN_TOKEN, else the data folder's ``admin-token``."""
+    from unjam.client import Client
+
+    token = os.environ.get("ADMIN_TOKEN") or ""
+    if not token:
+        try:
+            token = (data_dir() / "admin-token").read_text().strip()
+        except OSError:
+            token = ""
+    return Client(find_url(url), token or None, lang=LANG)
+
+
 def exit_code(error: UnjamError) -> int:
     """3 when nobody could tell (no server, try later), else 2."""
     from unjam.core.errors import NotNow

@@ -1,16 +1,16 @@
-"""The operators' part: what the queues, workers and dead letters look like. Reads only."""
+"""The operators' part: what the queues and workers look like; ``dead_letters`` joins it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unjam.core.document import State
+from unjam.web import dead_letters
 from unjam.web.health import BEAT_S
-from unjam.web.house import House, house_of, language_of
-from unjam.web.schemas import document_json, json_response
+from unjam.web.house import House, house_of
+from unjam.web.schemas import json_response
 
 PREFIX = "/api/rag/admin"
 router = APIRouter(prefix=PREFIX, tags=["operators"])
@@ -53,13 +53,4 @@ async def worker_list(house: House) -> list[dict[str, Any]]:
     ]
 
 
-@router.get("/dlq", summary="Dead letters, newest first")
-async def dead_letters(
-    request: Request,
-    cursor: Annotated[str | None, Query(max_length=500)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> Response:
-    house, lang = house_of(request), language_of(request)
-    page = await house.ledger.list(state=State.DEAD, cursor=cursor, limit=limit)
-    items = [document_json(d, lang) for d in page.items]
-    return json_response({"items": items, "next_cursor": page.next_cursor})
+router.include_router(dead_letters.router)

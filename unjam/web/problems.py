@@ -137,6 +137,12 @@ PROBLEMS: Mapping[str, Word] = {
         "문서의 현재 상태에서는 할 수 없습니다",
         "먼저 문서의 상태를 확인하세요.",
     ),
+    "count_changed": Word(
+        "Not as many dead letters match as expected; nothing was changed",
+        "Look again, and repeat the call with the new number.",
+        "예상한 수와 다른 수의 데드레터가 일치하여 아무것도 바꾸지 않았습니다",
+        "다시 조회한 뒤 새 개수로 호출하세요.",
+    ),
     "idempotency_conflict": Word(
         "This Idempotency-Key was used with another body",
         "Use a new key for new content; repeat a key only with the same bytes.",
