@@ -90,14 +90,17 @@ async def exact(stack: Stack, document: Document) -> bool:
     return len(wanted) > 0 and await stack.chunk_ids(document.id) == wanted
 
 
-def books_are_clean(server: redis.Redis) -> bool:
-    """Nothing failed, nothing is at work, nothing is in anybody's hand."""
-    return not (
-        server.zcard(keys.failed(PROCESSING))
-        or server.zcard(keys.wip(PROCESSING))
-        or server.llen(keys.intermediate(PROCESSING))
-        or server.hlen(keys.TAKEN)
-    )
+CLEAN: dict[str, object] = {"failed": [], "started": [], "taken": [], "in hand": {}}
+
+
+def books(server: redis.Redis) -> dict[str, object]:
+    """What RQ's books call failed or at work, and what is in somebody's hand."""
+    return {
+        "failed": server.zrange(keys.failed(PROCESSING), 0, -1),
+        "started": server.zrange(keys.wip(PROCESSING), 0, -1),
+        "taken": server.lrange(keys.intermediate(PROCESSING), 0, -1),
+        "in hand": server.hgetall(keys.TAKEN),
+    }
 
 
 @pytest.mark.slow
@@ -116,7 +119,7 @@ async def test_documents_become_searchable(
         assert output.count(f"RAG worker started processing job {document_id}-1") == 1
     assert "ERROR" not in output
     assert "WARNING" not in output
-    assert books_are_clean(server)
+    assert books(server) == CLEAN, output
     assert "unjam parse" not in await children_left(stack)
     hits = await stack.services.retriever.search("When is pump 7 serviced?", 3, None)
     assert hits[0].document_id in ids
@@ -149,7 +152,7 @@ async def test_a_rejected_document_is_a_dead_letter_and_no_failed_job(
     assert (dead.state, dead.reason) == (State.DEAD, "empty")
     assert (await get(stack, good)).state is State.SEARCHABLE, "the next one goes on"
     assert f"Job {empty}-1 is parked" in output
-    assert books_are_clean(server)
+    assert books(server) == CLEAN, output
     # RQ wrote its own job's end after the dead letter was parked, and did not touch it.
     parked = Ticket(empty, dead.enqueue_seq).job_id
     assert server.lrange(keys.lane(DEAD), 0, -1) == [parked]
@@ -169,7 +172,7 @@ async def test_a_worker_on_the_dead_letters_revives_none(stack: Stack, server: r
     await burst(stack, DEAD, env=key_of(stack))
     assert await get(stack, empty) == before
     assert await stack.services.ledger.events(empty) == events
-    assert books_are_clean(server)
+    assert books(server) == CLEAN
     await stack.reconcile()
     parked = Ticket(empty, before.enqueue_seq).job_id
     assert server.lrange(keys.lane(DEAD), 0, -1) == [parked]
@@ -191,7 +194,7 @@ async def test_a_stale_job_is_a_no_op(stack: Stack, server: redis.Redis) -> None
     assert "process_document" in output, "the job ran"
     assert await get(stack, document_id) == before
     assert await stack.services.ledger.events(document_id) == events
-    assert books_are_clean(server)
+    assert books(server) == CLEAN, output
 
 
 @pytest.mark.slow
