@@ -7,5 +7,6 @@ pytest_plugins = [
     "tests.fixtures.openai",
     "tests.fixtures.stack",
     "tests.fixtures.web",
+    "tests.fixtures.outage",
     "tests.fixtures.noskip",
 ]

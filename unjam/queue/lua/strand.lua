@@ -7,6 +7,7 @@ for i = 1, #ARGV do
   dead[ARGV[i]] = true
 end
 local out = {}
+redis.call('HDEL', KEYS[1], '') -- so that it may write in a full Redis, too: see take.lua
 local records = redis.call('HGETALL', KEYS[1])
 for i = 1, #records, 2 do
   local lane, worker = string.match(records[i + 1], '^%S+ (%S+) (.*)$')

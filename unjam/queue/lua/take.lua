@@ -6,6 +6,9 @@
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {}
 end
+-- A script that has begun to write may go on in a full Redis, which has to drain. (Flags in a
+-- shebang would say the same from Redis 7 on; before, they are a syntax error.)
+redis.call('HDEL', KEYS[2], '')
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local room = tonumber(ARGV[1])
