@@ -101,6 +101,7 @@ def show(document: DocumentArg, url: Url = "", as_json: Json = False) -> None:
                 ),
             ),
             (t("next step in", "다음 단계까지"), render.until(found.next_step_at)),
+            (t("ready in about", "예상 완료까지"), _about(found)),
             (t("added", "추가"), str(found.created_at or "")),
             (t("searchable", "검색 가능"), str(found.searchable_at or "")),
         ]
@@ -127,6 +128,7 @@ def why(document: DocumentArg, url: Url = "", as_json: Json = False) -> None:
                 "detail": found.detail,
                 "hint": found.hint,
                 "next_step_at": found.next_step_at,
+                "eta_s": found.eta_s,
             }
         )
         raise typer.Exit(code)
@@ -137,10 +139,24 @@ def why(document: DocumentArg, url: Url = "", as_json: Json = False) -> None:
             (t("what", "설명"), what),
             (t("detail", "상세"), render.plain(found.detail)),
             (t("next step in", "다음 단계까지"), render.until(found.next_step_at)),
+            (t("ready in about", "예상 완료까지"), _about(found)),
             (t("hint", "조치"), found.hint or (reason.hint_in(LANG) if reason else "")),
         ]
     )
     raise typer.Exit(code)
+
+
+def _about(document: Document) -> str:
+    """How long until it is searchable, as people say it; "" when nobody knows."""
+    if document.eta_s is None:
+        return ""
+    seconds = max(1, round(document.eta_s))
+    if seconds < 90:
+        return t(f"{seconds} s", f"{seconds}초")
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return t(f"{minutes} min", f"{minutes}분")
+    return t(f"{round(minutes / 60)} h", f"{round(minutes / 60)}시간")
 
 
 def _moving(document: Document) -> str:

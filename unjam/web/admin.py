@@ -10,24 +10,14 @@ from starlette.responses import Response
 from unjam.web import dead_letters
 from unjam.web.health import BEAT_S
 from unjam.web.house import House, house_of
+from unjam.web.queues import queue_list
 from unjam.web.schemas import json_response
 
 PREFIX = "/api/rag/admin"
 router = APIRouter(prefix=PREFIX, tags=["operators"])
 
-_DLQ = "rag_dlq"
-_LANES = ("rag_high", "rag_processing", "rag_low", "rag_large_docs")
 
-
-async def queue_list(house: House) -> list[dict[str, Any]]:
-    """Every lane and the dead letters: name and length. The standard lanes are always there."""
-    lengths = await house.queue.lengths()
-    names = list(dict.fromkeys([*_LANES, *sorted(lengths), _DLQ]))
-    names.append(names.pop(names.index(_DLQ)))
-    return [{"name": name, "count": lengths.get(name, 0)} for name in names]
-
-
-@router.get("/queues", summary="Lanes and their lengths")
+@router.get("/queues", summary="Lanes: who waits, who serves, since when")
 async def queues(request: Request) -> Response:
     return json_response({"queues": await queue_list(house_of(request))})
 

@@ -11,11 +11,12 @@ from importlib import resources
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unjam.core.errors import NotFound
+from unjam.core.errors import DependencyDown, NotFound
 from unjam.observe.metrics import render_metrics
-from unjam.web.admin import queue_list, worker_list
+from unjam.web.admin import worker_list
 from unjam.web.health import readiness
 from unjam.web.house import house_of, language_of
+from unjam.web.queues import queue_list
 from unjam.web.schemas import fields_of, json_response
 
 _POLICY = (
@@ -89,13 +90,17 @@ async def queues(request: Request) -> Response:
 
 @dashboard_router.get("/api/status")
 async def status(request: Request) -> Response:
-    """What the status page shows, in one answer."""
+    """What the status page shows, in one answer; without queues while Redis is away."""
     house = house_of(request)
+    try:
+        queues = await queue_list(house)
+    except DependencyDown:  # readiness says so
+        queues = []
     return json_response(
         {
             "lang": language_of(request),
             "readiness": await readiness(house),
-            "queues": await queue_list(house),
+            "queues": queues,
             "workers": await worker_list(house),
             "ledger": fields_of(await house.ledger.equation()),
         }

@@ -22,7 +22,6 @@ from unjam.web.schemas import (
     ReceiptOut,
     ReceiptsOut,
     SearchIn,
-    document_json,
     fields_of,
     hit_json,
     json_response,
@@ -31,6 +30,7 @@ from unjam.web.schemas import (
 )
 from unjam.web.sse import Stream, Tail
 from unjam.web.uploads import receive_form
+from unjam.web.view import shown
 
 PREFIX = "/api/rag"
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
@@ -41,7 +41,7 @@ Key = Annotated[
     Header(
         alias="Idempotency-Key",
         description="repeating a request under its key answers the same document again; the key "
-        "under other bytes is a 409",
+        "under other bytes is a 409; a key is remembered for 7 days",
     ),
 ]
 
@@ -203,21 +203,18 @@ async def list_documents(
     cursor: Annotated[str | None, Query(max_length=500)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Response:
-    house, lang = house_of(request), language_of(request)
+    house = house_of(request)
     if ids is not None:
         wanted = ids.split(",")
         if len(wanted) > 200:
             raise UsageError(f"{len(wanted)} ids are too many", hint="Ask for at most 200 at once.")
         found = await house.ledger.get_many([i for i in wanted if _ID.match(i)])
-        held = house.breakers.held()
-        items = [document_json(d, lang, held) for d in found]
-        return json_response({"items": items, "next_cursor": None})
+        return json_response({"items": await shown(request, found), "next_cursor": None})
     for name, value in (("user_id", user_id), ("cursor", cursor)):
         if value and "\0" in value:
             raise UsageError(f"{name} holds a NUL character", code="invalid")
     page = await house.ledger.list(state=state, user_id=user_id, cursor=cursor, limit=limit)
-    held = house.breakers.held()
-    items = [document_json(d, lang, held) for d in page.items]
+    items = await shown(request, page.items)
     return json_response({"items": items, "next_cursor": page.next_cursor})
 
 
@@ -228,9 +225,8 @@ async def list_documents(
     summary="One document: where it stands and why",
 )
 async def show_document(request: Request, document_id: DocumentId) -> Response:
-    house = house_of(request)
-    document = await _document(house, document_id)
-    body = document_json(document, language_of(request), house.breakers.held())
+    document = await _document(house_of(request), document_id)
+    (body,) = await shown(request, [document])
     return json_response(body)
 
 
@@ -272,6 +268,7 @@ async def document_events(
         follow=follow,
         lang=language_of(request),
         held=house.breakers.held,
+        forecast=request.app.state.forecaster.now,
     )
     return StreamingResponse(
         stream.frames(),
@@ -335,7 +332,8 @@ async def cancel_document(request: Request, document_id: DocumentId) -> Response
     house = house_of(request)
     await _document(house, document_id)
     document = await house.ledger.cancel(document_id)
-    return json_response(document_json(document, language_of(request)))
+    (body,) = await shown(request, [document])
+    return json_response(body)
 
 
 @router.post(
@@ -351,7 +349,7 @@ async def retry_document(request: Request, document_id: DocumentId) -> Response:
     ticket = await house.ledger.retry(document_id, house.current_pin())
     house.intake.ring([ticket])
     document = await _document(house, document_id)
-    body = document_json(document, language_of(request), house.breakers.held())
+    (body,) = await shown(request, [document])
     return json_response(body, 202, _location(document_id))
 
 

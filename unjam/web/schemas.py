@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from unjam.core.breaker import Breaker
 from unjam.core.document import CLAIMABLE, AcceptKind, Document, State
 from unjam.core.events import Event
 from unjam.core.reasons import hint_of
+from unjam.observe.forecast import Forecast
 from unjam.pipeline.intake import Receipt
 from unjam.web.house import HitLike
 from unjam.web.problems import words_of
@@ -66,7 +68,7 @@ class DocumentOut(BaseModel):
     progress: ProgressOut
     attempts: AttemptsOut
     next_step_at: str | None
-    eta_s: float | None = Field(description="null = unknown")
+    eta_s: float | None = Field(description="about how long until it is searchable; null = unknown")
     chunks: int = Field(description="chunks that search can find")
     filename: str
     names: list[str] = Field(description="further names under which the same bytes arrived")
@@ -91,10 +93,16 @@ class DocumentsOut(BaseModel):
 _WORKING = frozenset({State.PARSING, State.CHUNKING, State.EMBEDDING, State.STORING})
 
 
-def document_json(document: Document, lang: str, held: Breaker | None = None) -> dict[str, Any]:
+def document_json(
+    document: Document,
+    lang: str,
+    held: Breaker | None = None,
+    forecast: Forecast | None = None,
+) -> dict[str, Any]:
     """The fields of :class:`DocumentOut`. *held*: the breaker for which nothing is claimed now;
     whatever stands in line waits for it, though no row says so."""
     reason, detail, next_step_at = document.reason, document.detail, document.next_step_at
+    eta_s = forecast.eta_s(document, time.time()) if forecast and held is None else None
     if document.state in CLAIMABLE:
         if held is not None:
             reason, detail, next_step_at = held.reason, held.detail, held.until
@@ -116,7 +124,7 @@ def document_json(document: Document, lang: str, held: Breaker | None = None) ->
             "throttles": document.throttles,
         },
         "next_step_at": timestamp(next_step_at),
-        "eta_s": None,
+        "eta_s": eta_s,
         "chunks": document.chunks,
         "filename": document.filename,
         "names": list(document.names),

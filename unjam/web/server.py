@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 import unjam
 from unjam.core.errors import SetupError
+from unjam.observe.forecast import Forecaster
 from unjam.web import admin, health, pages, problems, public
 from unjam.web.auth import Gatekeeper, is_loopback, require_tokens
 from unjam.web.house import Binding, House
@@ -44,6 +45,7 @@ def create_app(house: House, binding: Binding | None = None) -> FastAPI:
     app.state.house = house
     app.state.binding = binding
     app.state.tail = Tail(house.ledger)
+    app.state.forecaster = Forecaster(house.ledger, house.queue)
     app.add_middleware(Gatekeeper, settings=house.settings, binding=binding)
     for router in (public.router, admin.router, health.router, pages.api_router):
         app.include_router(router)

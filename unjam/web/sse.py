@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from unjam.core.breaker import Breaker
 from unjam.core.document import CLAIMABLE, ENDED, Document, State
 from unjam.core.errors import NotNow
 from unjam.core.ports import Ledger
+from unjam.observe.forecast import Forecast
 from unjam.web.schemas import document_json, event_json
 
 _log = logging.getLogger("unjam.api")
@@ -93,6 +94,7 @@ class Stream:
         follow: bool,
         lang: str,
         held: Callable[[], Breaker | None] = lambda: None,
+        forecast: Callable[[], Awaitable[Forecast]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._tail = tail
@@ -102,6 +104,7 @@ class Stream:
         self._follow = follow
         self._lang = lang
         self._held = held
+        self._forecast = forecast
         self._shown: tuple[State, int, int, str] | None = None
 
     async def frames(self) -> AsyncIterator[bytes]:
@@ -121,7 +124,7 @@ class Stream:
                 if document is None or (document.state in ENDED and not self._follow):
                     yield self._end(document)
                     return
-                progress = self._progress(document)
+                progress = await self._progress(document)
                 if progress:
                     yield progress
                 quiet_s = 0.0 if wrote or progress else quiet_s + LOOK_S
@@ -139,7 +142,7 @@ class Stream:
             if len(events) < _PAGE:
                 return
 
-    def _progress(self, document: Document) -> bytes:
+    async def _progress(self, document: Document) -> bytes:
         held = self._held()
         shown = (
             document.state,
@@ -150,7 +153,8 @@ class Stream:
         if shown == self._shown:
             return b""
         self._shown = shown
-        return _frame("progress", document_json(document, self._lang, self._held()))
+        forecast = await self._forecast() if self._forecast else None
+        return _frame("progress", document_json(document, self._lang, held, forecast))
 
     def _end(self, document: Document | None) -> bytes:
         body = document_json(document, self._lang, self._held()) if document else {"id": self._id}

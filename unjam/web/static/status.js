@@ -24,8 +24,10 @@ const show = (s) => {
   ready.textContent = s.readiness.ready
     ? say(lang, "Documents are taken and worked on.", "문서를 받고 처리하고 있습니다.")
     : s.readiness.reasons.map((r) => `${r.code}: ${r.detail} ${r.hint}`).join(" · ");
-  fill("queues", [say(lang, "queue", "큐"), say(lang, "length", "길이")],
-    s.queues.map((q) => [q.name, q.count]));
+  fill("queues", [say(lang, "queue", "큐"), say(lang, "length", "길이"), say(lang, "oldest, s", "최장 대기(초)"),
+      say(lang, "in work", "처리 중"), say(lang, "failed", "실패"), say(lang, "workers", "워커"), say(lang, "paused", "멈춤")],
+    s.queues.map((q) => [q.name, q.count, q.oldest_age_s === null ? "–" : q.oldest_age_s, q.started, q.failed, q.workers,
+      q.paused ? say(lang, "paused", "멈춤") : "–"]));
   fill("ledger", [say(lang, "state", "상태"), say(lang, "documents", "문서 수")],
     Object.entries(s.ledger));
   fill("workers", [say(lang, "kind", "종류"), "host", "pid", say(lang, "last beat, s", "마지막 신호(초)")],
