@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from tests.fixtures.ledger import WORKER, accepted, claimed, searchable, submission
-from unjam.core.backoff import DEATH_BUDGET, ERROR_BUDGET
-from unjam.core.document import Claim, ClaimKind, State, Ticket
+from unjam.core.backoff import ERROR_BUDGET
+from unjam.core.document import ClaimKind, State, Ticket
 from unjam.core.errors import LeaseLost
 from unjam.core.events import EventKind
 from unjam.core.outcome import Dead, Done, Release, Retry, Snooze
@@ -156,72 +156,6 @@ async def test_renewal_keeps_a_lease_and_carries_progress(ledger: SqlLedger) -> 
     ((worker, age),) = await ledger.processes()
     assert worker == WORKER
     assert age < 5
-
-
-async def test_neighbours_of_a_death_are_suspects_at_no_cost(ledger: SqlLedger) -> None:
-    await ledger.accept([submission(n) for n in range(1, 51)])
-    for _ in range(5):  # a storm of kills
-        tickets = await ledger.pushable(50)
-        assert len(tickets) == 50
-        await ledger.claim(tickets, WORKER, 50)
-        assert len(await ledger.expire([WORKER.id])) == 50
-    page = await ledger.list(limit=50)
-    assert {(d.state, d.deaths, d.errors, d.suspect) for d in page.items} == {
-        (State.RECEIVED, 0, 0, True)
-    }
-    assert {d.lane for d in page.items} == {"rag_large_docs"}
-    assert {d.reason for d in page.items} == {"worker_died"}
-
-
-async def die_alone(ledger: SqlLedger, done: int, state: State = State.EMBEDDING) -> Claim:
-    (ticket,) = await ledger.pushable(10)
-    claim = await claimed(ledger, ticket)
-    await ledger.report(Progress(claim.document_id, claim.token, state, done, 100, alone=True))
-    await lapse(ledger)
-    await ledger.expire()
-    return claim
-
-
-async def test_deaths_alone_without_progress_end_in_a_dead_letter(ledger: SqlLedger) -> None:
-    ticket = await accepted(ledger, 1)
-    await claimed(ledger, ticket)
-    await lapse(ledger)
-    assert len(await ledger.expire()) == 1
-    for _ in range(DEATH_BUDGET):
-        claim = await die_alone(ledger, 5)
-    document = await ledger.get(ticket.document_id)
-    assert document is not None
-    assert (document.state, document.reason) == (State.DEAD, "kills_its_worker")
-    assert document.deaths == DEATH_BUDGET
-    last = (await ledger.events(ticket.document_id))[-1]
-    assert last.data["evidence"]["done"] == 5
-    assert last.data["evidence"]["alone"] is True
-    assert not (await ledger.settle(claim, Done(1))).moved
-
-
-async def test_progress_starts_the_count_again(ledger: SqlLedger) -> None:
-    ticket = await accepted(ledger, 1)
-    for done in range(1, 8):
-        await die_alone(ledger, done)
-    document = await ledger.get(ticket.document_id)
-    assert document is not None
-    assert (document.state, document.deaths) == (State.RECEIVED, 1)
-    # stepping to and fro at one place is no progress
-    for state in (State.STORING, State.EMBEDDING, State.STORING):
-        await die_alone(ledger, 7, state)
-    document = await ledger.get(ticket.document_id)
-    assert document is not None
-    assert document.state is State.DEAD
-
-
-async def test_success_clears_a_suspect(ledger: SqlLedger) -> None:
-    ticket = await accepted(ledger, 1)
-    await die_alone(ledger, 3)
-    (again,) = await ledger.pushable(10)
-    await ledger.settle(await claimed(ledger, again), Done(3))
-    document = await ledger.get(ticket.document_id)
-    assert document is not None
-    assert (document.suspect, document.deaths, document.lane) == (False, 0, "rag_processing")
 
 
 async def test_a_clean_end_makes_no_suspects(ledger: SqlLedger) -> None:

@@ -8,7 +8,15 @@ ERROR_BUDGET = 5
 """Errors of its own after which a document is parked."""
 
 DEATH_BUDGET = 3
-"""Deaths of a worker while it held only this document, at one step, without progress."""
+"""Deaths of a worker while it held only this document, at one step, without progress, in a quiet
+house."""
+
+QUIET_S = 10.0
+"""A house is quiet when no process of it died for this long, the judged document's apart; a
+document also waits so long between two deaths that count, so that workers are seen without it."""
+
+LONE_DEATHS = 20
+"""Deaths alone at one place after which a document is parked, however unquiet the house is."""
 
 
 def full_jitter(attempt: int, base_s: float = 1.0, cap_s: float = 300.0) -> float:

@@ -344,7 +344,8 @@ class Ledger(Protocol):
     async def expire(self, dead_workers: Sequence[str] = (), limit: int = 500) -> list[Ticket]:
         """Take documents from expired leases, and at once from processes known to be dead.
 
-        They become suspects (→ received) or, past their death budget, dead letters.
+        They become suspects (→ received, or waiting for a quiet house) or, past their death
+        budget, dead letters.
         """
         ...
 

@@ -43,7 +43,16 @@ from unjam.core.ports import (
     WorkerRef,
 )
 from unjam.stores.gate import Gate
-from unjam.stores.ledger import backlog, claims, dependencies, intake, people, reads, upkeep
+from unjam.stores.ledger import (
+    backlog,
+    claims,
+    deaths,
+    dependencies,
+    intake,
+    people,
+    reads,
+    upkeep,
+)
 from unjam.stores.ledger.backup import backup
 from unjam.stores.ledger.book import DeadLetterBook
 from unjam.stores.ledger.commit import Committer, Op, Writer
@@ -276,7 +285,7 @@ class SqlLedger(DeadLetterBook, Housekeeping):
         if not judge and not dead_workers:
             return []
         return await self._committer.submit(
-            lambda tx: upkeep.expire(tx, dead_workers, limit, judge)
+            lambda tx: deaths.expire(tx, dead_workers, limit, judge)
         )
 
     async def _doubt_silence(self) -> None:

@@ -10,19 +10,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from unjam.core.backoff import DEATH_BUDGET
 from unjam.core.document import State, Ticket
 from unjam.core.events import EventKind
-from unjam.core.outcome import Dead
 from unjam.stores import schema
-from unjam.stores.ledger.claims import SLO_S, STEPS, bury
+from unjam.stores.ledger.claims import SLO_S
 from unjam.stores.ledger.row import Row
 from unjam.stores.ledger.tx import Tx
 
 _d = schema.documents
 _leased = sa.text("worker <> ''")
-FORGET_PROCESS_S = 3600.0
-"""A process that has not been heard of for this long leaves the list."""
 
 
 # -- lanes ----------------------------------------------------------------------------------
@@ -61,59 +57,6 @@ def _waits(row: Row) -> bool:
 
 
 # -- leases ---------------------------------------------------------------------------------
-def expire(tx: Tx, dead_workers: Sequence[str], limit: int, judge_time: bool) -> list[Ticket]:
-    """Law 7: suspects, or dead letters with evidence when they killed their worker alone."""
-    held = sa.select(_d.c.id).where(_leased)
-    rows: dict[str, Row] = {}
-    if dead_workers:
-        query = held.where(_d.c.worker.in_(list(dead_workers)))
-        rows |= {r.id: r for r in tx.ids(query.limit(limit)) if r.worker in dead_workers}
-    if judge_time:
-        query = held.where(_d.c.lease_until < tx.lease_now).order_by(_d.c.lease_until)
-        late = tx.ids(query.limit(limit))
-        rows |= {r.id: r for r in late if r.worker and (r.lease_until or 0.0) < tx.lease_now}
-    tickets = [t for row in rows.values() if (t := _take_away(tx, row)) is not None]
-    _forget_processes(tx, dead_workers)
-    return tickets
-
-
-def _take_away(tx: Tx, row: Row) -> Ticket | None:
-    worker = row.worker
-    evidence = {
-        "worker": worker,
-        "step": row.state,
-        "done": row.progress_done,
-        "total": row.progress_total,
-        "alone": bool(row.alone),
-    }
-    values = _count_death(row) if row.alone else {}
-    tx.change(row, **values, token=row.token + 1, suspect=1, lane=tx.suspect_lane)
-    if row.alone and row.deaths >= DEATH_BUDGET:
-        detail = f"{row.deaths} workers died on it alone, at {row.state}, chunk {row.progress_done}"
-        bury(tx, row, Dead("kills_its_worker", detail, {**evidence, "deaths": row.deaths}))
-        return None
-    tx.event(row, EventKind.WORKER_DIED, {**evidence, "deaths": row.deaths})
-    return tx.to_work(row, EventKind.REQUEUED, "worker_died")
-
-
-def _count_death(row: Row) -> dict[str, object]:
-    """The mark (chunks done, step) only ever grows: beyond it is new progress, and the count
-    starts again; at or below it is one more death at the same place."""
-    mark = (row.progress_done, STEPS[State(row.state)])
-    if row.death_step and mark <= (row.death_done, row.death_step):
-        return {"deaths": row.deaths + 1}
-    return {"deaths": 1, "death_done": mark[0], "death_step": mark[1]}
-
-
-def _forget_processes(tx: Tx, dead_workers: Sequence[str]) -> None:
-    table = schema.processes
-    gone = table.c.seen < tx.lease_now - FORGET_PROCESS_S
-    if dead_workers:
-        gone = gone | table.c.id.in_(list(dead_workers))
-    if tx.execute(sa.select(table.c.id).where(gone).limit(1)).first():
-        tx.execute(sa.delete(table).where(gone))
-
-
 def retire(tx: Tx, worker_id: str) -> None:
     """A clean end makes no suspects: what it still held goes back to work, free."""
     query = sa.select(_d.c.id).where(_leased, _d.c.worker == worker_id)
