@@ -8,5 +8,6 @@ pytest_plugins = [
     "tests.fixtures.stack",
     "tests.fixtures.web",
     "tests.fixtures.outage",
+    "tests.fixtures.small_disk",
     "tests.fixtures.noskip",
 ]

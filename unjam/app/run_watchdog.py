@@ -44,7 +44,12 @@ async def _main(settings: Settings) -> int:
             reconciler=reconciler_of(services),
             me=process_identity("watchdog"),
             stopping=stopping,
-            leader_chores=[lambda: _announce(services), *chores_of(services), *couriers],
+            leader_chores=[
+                lambda: _announce(services),
+                lambda: asyncio.to_thread(services.reserve.restore),
+                *chores_of(services),
+                *couriers,
+            ],
         )
     finally:
         for courier in couriers:
