@@ -232,6 +232,9 @@ async def test_house_and_epoch(queue: AnyQueue) -> None:
     await queue.write_house({"ledger_id": "y"})
     await queue.set_epoch(4)
     assert await queue.read_house() == {"ledger_id": "y"}
+    assert await queue.epoch() == -4, "the audit under it has not come to its end"
+    assert not await queue.confirm_epoch(3)
+    assert await queue.confirm_epoch(4)
     assert await queue.epoch() == 4
 
 

@@ -689,10 +689,17 @@ class Queue(Protocol):
         ...
 
     async def epoch(self) -> int:
-        """The counter that tells a Redis that lost its data; 0 = none."""
+        """The counter that tells a Redis that lost its data; 0 = none. Negative: it is there, but
+        a restart, evictions, or an audit that never came to its end ask for a whole audit."""
         ...
 
-    async def set_epoch(self, value: int) -> None: ...
+    async def set_epoch(self, value: int) -> None:
+        """A whole audit begins under this epoch."""
+        ...
+
+    async def confirm_epoch(self, value: int) -> bool:
+        """It came to its end. False: the data was lost meanwhile."""
+        ...
 
     async def lengths(self) -> dict[str, int]:
         """Every lane that exists, and rag_dlq."""

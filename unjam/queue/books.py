@@ -146,12 +146,37 @@ class RqBooks:
         await self._link.call(write)
 
     async def epoch(self) -> int:
-        """The counter that tells a Redis that lost its data; 0 = none."""
-        value = await self._link.call(lambda: self._link.redis.get(keys.EPOCH))
-        return int(value or 0)
+        """The counter that tells a Redis that lost its data; 0 = none. Negative: it is there, but
+        this Redis restarted or evicted keys since, or the audit under it never came to its end."""
+
+        async def read() -> tuple[str | None, str | None]:
+            epoch, whole = await self._link.redis.mget(keys.EPOCH, keys.EPOCH_WHOLE)
+            return epoch, whole
+
+        epoch, whole = await self._link.call(read)
+        value = int(epoch or 0)
+        return value if whole == f"{value} {await self._life()}" else -value
 
     async def set_epoch(self, value: int) -> None:
-        await self._link.call(lambda: self._link.redis.set(keys.EPOCH, value))
+        """Begin an audit under this epoch; ``confirm_epoch`` ends it."""
+        begun = {keys.EPOCH: value, keys.EPOCH_BEGUN: f"{value} {await self._life()}"}
+        await self._link.call(lambda: self._link.redis.mset(begun))
+
+    async def confirm_epoch(self, value: int) -> bool:
+        """The audit under this epoch is done; False when the data was lost meanwhile."""
+        names = [keys.EPOCH, keys.EPOCH_BEGUN, keys.EPOCH_WHOLE]
+        return bool(await self._link.run("confirm", names, [value]))
+
+    async def _life(self) -> str:
+        """Which run of the server this is, and how many keys it has evicted."""
+
+        async def ask() -> tuple[str, int]:
+            redis = self._link.redis
+            server, stats = await redis.info("server"), await redis.info("stats")
+            return str(server["run_id"]), int(stats["evicted_keys"])
+
+        run, evicted = await self._link.call(ask)
+        return f"{run} {evicted}"
 
     def _hold(self, worker: str, job_ids: Mapping[str, str]) -> None:
         if worker in self._listed:

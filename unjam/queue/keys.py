@@ -88,5 +88,11 @@ HOUSE = "rag:house"
 EPOCH = "rag:epoch"
 """Counter that tells a Redis that lost its data from one that did not."""
 
+EPOCH_BEGUN = "rag:epoch:begun"
+"""Run and evictions of the Redis in which the audit under this epoch began …"""
+
+EPOCH_WHOLE = "rag:epoch:whole"
+"""… and the same once it came to its end."""
+
 FIGURES = "rag:stats:mirrored"
 """Stands as long as the statistics do: when it is gone, Redis lost them."""

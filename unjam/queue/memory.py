@@ -29,7 +29,7 @@ class MemoryQueue:
         self._taken: dict[str, float] = {}
         self._taker: dict[str, str] = {}
         self._bell = asyncio.Event()
-        self._epoch = 0
+        self._epoch, self._audited = 0, True
         self._house: dict[str, str] = {}
         self._workers: dict[str, tuple[str, ...]] = {}
         self.figures: dict[str, int] = {}  # statistics by key
@@ -44,7 +44,7 @@ class MemoryQueue:
             store.clear()
         self.figures.clear()
         self._workers.clear()
-        self._epoch = 0
+        self._epoch, self._audited = 0, True
         self._house = {}
 
     async def push(self, tickets: Sequence[Ticket]) -> None:
@@ -199,11 +199,16 @@ class MemoryQueue:
 
     async def epoch(self) -> int:
         self._check()
-        return self._epoch
+        return self._epoch if self._audited else -self._epoch
 
     async def set_epoch(self, value: int) -> None:
         self._check()
-        self._epoch = value
+        self._epoch, self._audited = value, False
+
+    async def confirm_epoch(self, value: int) -> bool:
+        self._check()
+        self._audited = self._epoch == value
+        return self._audited
 
     async def write_house(self, mapping: Mapping[str, str]) -> None:
         self._check()

@@ -29,6 +29,9 @@ BLOB_GRACE_S = 3600.0
 BLOBS_AT_ONCE = 100
 
 CLEANUP_BLOCK = 256
+CLEANUP_GAP = 4
+"""Blocks in a row without any chunk that end a clean-up of unknown length. A document has three
+windows of at most 256 chunks in flight: what died early may have stored a later one only."""
 
 
 @dataclass(slots=True)
@@ -127,16 +130,22 @@ class Reconciler:
                 await self.ledger.mark_pushed(again)
 
     async def _new_redis(self) -> None:
-        """A Redis whose epoch is lower than the ledger's lost data: audit everything."""
+        """A Redis whose epoch is lower than the ledger's lost data, one that restarted or evicted
+        keys may have: audit everything.
+
+        The epoch stands in Redis before the audit begins: what is lost while it runs takes the
+        epoch along, and the next tick begins again.
+        """
         known = await self.ledger.bump_epoch()
         seen = await self.queue.epoch()
         if seen == known and known > 0:
             return
-        epoch = await self.ledger.bump_epoch(seen)
-        if known > 0:
+        epoch = await self.ledger.bump_epoch(abs(seen))
+        if known > 0 and abs(seen) != known:
             words.redis_lost_data(seen, known)
-        await self.audit_all()
         await self.queue.set_epoch(epoch)
+        await self.audit_all()
+        await self.queue.confirm_epoch(epoch)
 
     async def mirror_dead_letters(self) -> None:
         """``rag_dlq`` shows the documents that the ledger holds dead, and what ``rq requeue`` took
@@ -181,21 +190,24 @@ class Reconciler:
             await self.ledger.finish_cleanups([cleanup.id])
 
     async def _clean(self, cleanup: Cleanup) -> None:
-        first = cleanup.first
+        first, gap = cleanup.first, 0
         while cleanup.last < 0 or first < cleanup.last:
             end = first + CLEANUP_BLOCK
             if cleanup.last >= 0:
                 end = min(end, cleanup.last)
             ids = chunk_ids(cleanup.document_id, cleanup.generation, end, first)
+            first = end
             if cleanup.last < 0:
                 absent = await self.vectors.missing(cleanup.collection, ids)
-                if len(absent) == len(ids):
+                gap = gap + 1 if len(absent) == len(ids) else 0
+                if gap == CLEANUP_GAP:
                     return
+                if gap:
+                    continue
             if cleanup.purge is not None:
                 texts = [c.text for c in await self.vectors.get(cleanup.collection, ids)]
                 await self.embedder.forget(texts, cleanup.purge)
             await self.vectors.delete(cleanup.collection, ids)
-            first = end
 
     async def build_beside(self) -> None:
         """A changed embedding model: searchable documents get a new generation, bit by bit."""
