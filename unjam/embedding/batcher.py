@@ -27,6 +27,10 @@ LONGEST_LINGER_S = 0.1
 """The same as a share of what an answer takes, and at most. Without it, requests of one text leave
 in every free place, and come back in the same instants for ever."""
 
+QUIET_SHARE = 0.2
+"""It lingers no longer than this without a further text: when all documents that are in work wait
+already, nobody is coming."""
+
 MAX_REQUEST_TOKENS = 250_000
 """Of all texts of one request; OpenAI's limit is 300,000, and ours is an estimate."""
 
@@ -56,8 +60,8 @@ _Call = deque[_Item]
 class Batcher:
     """Merges the texts of concurrent calls into requests of the size that the knob says.
 
-    A full request leaves at once, as does any when none is in flight; else it lingers for up to
-    half of what an answer takes. A caller that is cancelled takes only its own unsent texts away.
+    A full request leaves at once, as does any when none is in flight; else it lingers while
+    texts keep coming, for up to half of what an answer takes. A caller that is cancelled takes only its own unsent texts away.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Batcher:
         self._waiting = 0
         self._in_flight = 0
         self._oldest = 0.0
+        self._newest = 0.0
         self._pump_handle: asyncio.Handle | None = None
         self._linger_handle: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,6 +100,7 @@ class Batcher:
         if fresh:
             if not self._waiting:
                 self._oldest = asyncio.get_running_loop().time()
+            self._newest = asyncio.get_running_loop().time()
             self._waiting += len(fresh)
             self._calls.append(fresh)
             self._pump_soon()
@@ -170,8 +176,10 @@ class Batcher:
     def _lingered(self) -> bool:
         """Whether the oldest text has waited long enough; arranges to be asked again if not."""
         loop = asyncio.get_running_loop()
-        linger_s = min(max(LINGER_SHARE * self._latency_s(), LINGER_S), LONGEST_LINGER_S)
-        due = self._oldest + linger_s
+        latency_s = self._latency_s()
+        linger_s = min(max(LINGER_SHARE * latency_s, LINGER_S), LONGEST_LINGER_S)
+        quiet_s = min(max(QUIET_SHARE * latency_s, LINGER_S), linger_s)
+        due = min(self._oldest + linger_s, max(self._newest, self._oldest) + quiet_s)
         if loop.time() >= due - 0.001:
             return True
         if self._linger_handle is None or self._linger_handle.when() < loop.time():
