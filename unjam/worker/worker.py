@@ -203,7 +203,9 @@ class Worker:
             words.worker_fault(attempt.claim.document_id, error)
         finally:
             self._keeper.drop(attempt)
-            self._tasks.pop(attempt.claim.document_id, None)
+            # A lost document may be ours again already, under a newer claim.
+            if self._tasks.get(attempt.claim.document_id) is asyncio.current_task():
+                del self._tasks[attempt.claim.document_id]
             self._large -= attempt.claim.lane == LARGE
             self._freed.set()
         match ended.outcome:
