@@ -141,7 +141,7 @@ async def open_services(settings: Settings, *, role: str) -> Services:
             hint="Start one with `unjam up`, or set RAG_REDIS_URL and RAG_CHROMA_URL.",
         )
     ledger = await open_ledger(settings)
-    blobs = LocalBlobs(_blob_root(settings))
+    blobs = LocalBlobs(blob_root(settings))
     await asyncio.to_thread(blobs.claim_root, ledger.id)
     knobs = LiveKnobs(settings, ledger)
     await knobs.refresh()
@@ -213,7 +213,7 @@ def _lanes(settings: Settings):
     return partial(lane_for, large_bytes=settings.large_document_bytes, type_queues=type_queues)
 
 
-def _blob_root(settings: Settings) -> Path:
+def blob_root(settings: Settings) -> Path:
     url = settings.storage_url
     if url is None:
         return settings.data_dir / "blobs"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unjam.cli import dlq, ingest, look, operate
+from unjam.cli import dlq, ingest, look, operate, safe
 from unjam.cli.lang import t, without_lang
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ def _root(
 operate.register(app)
 ingest.register(app)
 look.register(app)
+safe.register(app)
 dlq.register(app)
 
 

@@ -34,6 +34,8 @@ HURRY_S = 1.0
 
 LEFTOVER_GRACE_S = 2.0
 
+LOCK_NAME = "unjam.lock"
+
 
 class Tier(IntEnum):
     """Order of stopping; one tier is stopped together, and ended before the next begins."""
@@ -118,8 +120,7 @@ class Supervisor:
         self._signals: list[int] = []
 
     async def __aenter__(self) -> Supervisor:
-        self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _lock(self._data_dir / "unjam.lock", self._data_dir)
+        self._lock = hold(self._data_dir)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # nohup asks to stay when the terminal goes.
@@ -302,6 +303,16 @@ class Supervisor:
 def restart_delay_s(crashes: int) -> float:
     """Seconds before a restart: 50 ms for the first, doubling in a crash-loop up to 30 s."""
     return min(LONGEST_RESTART_S, FIRST_RESTART_S * 2 ** min(max(crashes - 1, 0), 16))
+
+
+def hold(data_dir: Path) -> int:
+    """Take the data folder's lock for as long as the descriptor that comes back is open.
+
+    Raises:
+        SetupError: ``unjam up``, or a restore, holds it.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return _lock(data_dir / LOCK_NAME, data_dir)
 
 
 def _lock(path: Path, data_dir: Path) -> int:
