@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,16 @@ import pytest
 import sqlalchemy as sa
 
 from tests.fixtures.ledger import PIN, WORKER, accepted, claimed, searchable
+from unjam.core.dead_letters import DeadFilter
 from unjam.core.document import State
+from unjam.core.errors import NotFound
 from unjam.stores.ledger import SqlLedger
+
+
+async def _forgiven(question: Awaitable[Any]) -> None:
+    with contextlib.suppress(NotFound):
+        await question
+
 
 QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
     "equation": lambda x: x.equation(),
@@ -22,6 +31,17 @@ QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
     "list by state": lambda x: x.list(state=State.DEAD, cursor="e"),
     "list by user": lambda x: x.list(user_id="ann", cursor="e"),
     "list by both": lambda x: x.list(user_id="ann", state=State.DEAD, cursor="e"),
+    "dead_by_reason": lambda x: x.dead_by_reason(),
+    "dead_page": lambda x: x.dead_page(DeadFilter(), cursor="e"),
+    "dead_page by reason": lambda x: x.dead_page(DeadFilter(reason="empty"), cursor="e"),
+    "dead_page by user": lambda x: x.dead_page(DeadFilter(user_id="ann"), cursor="e"),
+    "dead_page by both": lambda x: x.dead_page(DeadFilter("empty", "ann"), cursor="e"),
+    "count_dead": lambda x: x.count_dead(DeadFilter("empty", "ann", "x/y")),
+    "dead_letter": lambda x: _forgiven(x.dead_letter("d00000001")),
+    "retry_many": lambda x: x.retry_many(DeadFilter()),
+    "retry_many by reason": lambda x: x.retry_many(DeadFilter(reason="empty")),
+    "drop_many by user": lambda x: x.drop_many(DeadFilter(user_id="ann")),
+    "drop_many by ids": lambda x: x.drop_many(DeadFilter(ids=["d00000001"])),
     "events": lambda x: x.events(None, after=1),
     "events of one": lambda x: x.events("d00000001", after=1),
     "visible": lambda x: x.visible(["d00000001"]),
