@@ -61,7 +61,8 @@ class Batcher:
     """Merges the texts of concurrent calls into requests of the size that the knob says.
 
     A full request leaves at once, as does any when none is in flight; else it lingers while
-    texts keep coming, for up to half of what an answer takes. A caller that is cancelled takes only its own unsent texts away.
+    texts keep coming, for up to half of what an answer takes. A caller that is cancelled takes
+    only its own unsent texts away.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from unjam.core.errors import DependencyDown, NotFound
+from unjam.embedding.meters import Meters
 from unjam.observe.metrics import render_metrics
 from unjam.web.admin import worker_list
 from unjam.web.health import readiness
@@ -73,7 +74,10 @@ async def docs() -> Response:
 async def metrics(request: Request) -> Response:
     """Prometheus' text format, from the one collector."""
     house = house_of(request)
-    text = await render_metrics(house.ledger, house.queue)
+    if not hasattr(request.app.state, "embedding_meters"):
+        request.app.state.embedding_meters = Meters(house.settings)
+    meters = await request.app.state.embedding_meters.read()
+    text = await render_metrics(house.ledger, house.queue, extra=meters)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -8,12 +8,15 @@ import numpy as np
 import orjson
 import pytest
 
+from unjam.embedding.pace import Rates
 from unjam.embedding.wire import (
     MAX_PAUSE_S,
     Malformed,
     message_of,
     read_vectors,
     retry_after_s,
+    room_in_s,
+    told_rates,
 )
 
 NOW = 1_800_000_000.0
@@ -100,3 +103,34 @@ def test_messages_are_found_and_cut():
     assert message_of({"message": "too\n long"}) == "too long"
     assert message_of(None) == "no reason given"
     assert len(message_of("x" * 5000)) == 300
+
+
+def limits(**values: str) -> dict[str, str]:
+    return {f"x-ratelimit-{k.replace('_', '-')}": v for k, v in values.items()}
+
+
+def test_limits_that_an_answer_tells():
+    assert told_rates(limits(limit_requests="500", limit_tokens="200000")) == Rates(500, 200_000)
+    assert told_rates({}) == Rates(0, 0)
+    assert told_rates(limits(limit_requests="many", limit_tokens="nan")) == Rates(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0.0),
+        (limits(remaining_requests="1", reset_requests="59s"), 0.0),
+        (limits(remaining_requests="0", reset_requests="12s"), 12.0),
+        # The limit is known: one request's worth is back after a 600th of a minute.
+        (limits(remaining_requests="0", reset_requests="60s", limit_requests="600"), 0.1),
+        (limits(remaining_tokens="100", reset_tokens="30s", limit_tokens="6000"), 9.0),
+        (limits(remaining_tokens="100", reset_tokens="30s"), 30.0),
+        (limits(remaining_tokens="1000", reset_tokens="6m0s"), 0.0),
+        (limits(remaining_requests="0"), 0.0),
+        (limits(remaining_requests="0", reset_requests="900h"), MAX_PAUSE_S),
+    ],
+)
+def test_the_time_until_a_request_of_a_thousand_tokens_fits(
+    headers: dict[str, str], seconds: float
+):
+    assert room_in_s(headers, 1000) == pytest.approx(seconds)
