@@ -77,7 +77,7 @@ def child(tmp_path: Path) -> Callable[..., ChildSpec]:
 async def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
     """Wait for *condition*, by looking: other processes give no event."""
     async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.01)
 
 
@@ -247,7 +247,7 @@ async def test_embedded_servers_are_kept_alive(tmp_path: Path) -> None:
             await told.until(lambda name=name: len(told.of("started", name)) == 2)
         for plan in plans:
             async with asyncio.timeout(10):
-                while not await plan.ready():  # noqa: ASYNC110
+                while not await plan.ready():
                     await asyncio.sleep(0.01)
     assert [h.name for h in told.of("stopped")] == ["chroma", "valkey"]
     assert not await chroma_answers("127.0.0.1", plans[1].port)
