@@ -14,7 +14,7 @@ from unjam.watchdog.reconcile import Reconciler
 
 TICK_S = 2.0
 LEADER_TTL_S = 6.0
-"""A dead leader is replaced within this time: three missed rounds."""
+"""A leader that cannot be seen is replaced within this time: three missed rounds."""
 
 Chore = Callable[[], Awaitable[None]]
 
@@ -33,7 +33,7 @@ async def watch(
         began = time.monotonic()
         try:
             await asyncio.to_thread(ledger.renew, me, {}, ())
-            if await ledger.lead("watchdog", me.id, LEADER_TTL_S):
+            if await _leads(ledger, reconciler, me):
                 await reconciler.tick()
                 for chore in leader_chores:
                     await _tolerate(chore)
@@ -46,6 +46,19 @@ async def watch(
             await asyncio.wait_for(stopping.wait(), rest)
     with contextlib.suppress(DependencyDown):
         await ledger.retire(me.id)
+
+
+async def _leads(ledger: Ledger, reconciler: Reconciler, me: WorkerRef) -> bool:
+    """Whether it is for us to do the rounds. A leader of this host that is seen to be dead is
+    replaced at once."""
+    if await ledger.lead("watchdog", me.id, LEADER_TTL_S):
+        return True
+    others = [ref for ref, _ in await ledger.processes() if ref.kind == "watchdog"]
+    dead = [ref.id for ref in others if reconciler.is_alive(ref) is False]
+    if not dead:
+        return False
+    await ledger.expire(dead)
+    return await ledger.lead("watchdog", me.id, LEADER_TTL_S)
 
 
 async def _tolerate(chore: Chore) -> None:

@@ -124,3 +124,6 @@ def _forget_processes(tx: Tx, dead_workers: Sequence[str]) -> None:
         gone = gone | table.c.id.in_(list(dead_workers))
     if tx.execute(sa.select(table.c.id).where(gone).limit(1)).first():
         tx.execute(sa.delete(table).where(gone))
+    if dead_workers:  # nobody need wait for a dead leader's time to run out
+        leaders = schema.leaders
+        tx.execute(sa.delete(leaders).where(leaders.c.holder.in_(list(dead_workers))))

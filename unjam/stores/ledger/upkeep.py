@@ -65,6 +65,7 @@ def retire(tx: Tx, worker_id: str) -> None:
             tx.change(row, token=row.token + 1)
             tx.to_work(row, EventKind.REQUEUED, "handed_back")
     tx.execute(sa.delete(schema.processes).where(schema.processes.c.id == worker_id))
+    tx.execute(sa.delete(schema.leaders).where(schema.leaders.c.holder == worker_id))
 
 
 def count_late(tx: Tx, slo_s: float = SLO_S, limit: int = 500) -> int:
