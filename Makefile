@@ -38,7 +38,7 @@ check: setup ## lint, format, types, import directions, file lengths, notices, d
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(PYTEST) -p no:cacheprovider tests/unit/test_house.py tests/docs
 
-soak: setup ## the long tests
+soak: setup ## the long tests (SEED= and SECONDS= are the storm's)
 	@$(PYTEST) --timeout 3600 -m soak $(ARGS) || { [ $$? = 5 ] && echo "there are no long tests yet"; }
 
 bench: setup ## run the measurements (BENCH= names some of bench/*.py)
