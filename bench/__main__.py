@@ -1,7 +1,7 @@
 """``make bench``: every benchmark in turn; each is a program of its own with its own options.
 
-    python -m bench            all of them
-    python -m bench rivals …   one, with its options
+python -m bench            all of them
+python -m bench rivals …   one, with its options
 """
 
 from __future__ import annotations
