@@ -158,7 +158,7 @@ HTTP_KO: dict[str, str] = {
     "delete_document": "문서를 삭제합니다",
     "search": "검색합니다",
     "ledger_equation": "원장 등식을 보여 줍니다",
-    "queues": "레인과 길이",
+    "queues": "레인별 대기, 담당 워커, 최장 대기 시간",
     "workers": "문서를 맡거나 감시하는 프로세스",
     "dead_letters": "데드레터(최신순)와 원인별 개수",
     "dead_letter": "데드레터 한 건과 증거",

@@ -12,8 +12,10 @@ from tests.fixtures.ledger import PIN, accepted, claimed, searchable, submission
 from unjam.core.document import State, Ticket
 from unjam.core.events import EventKind
 from unjam.core.outcome import Dead, Done
+from unjam.core.ports import Completed
 from unjam.stores import schema
-from unjam.stores.ledger import SqlLedger, trim
+from unjam.stores.ledger import SqlLedger, opening, trim
+from unjam.stores.ledger.dialect import dialect_of
 
 DAY_S = 86_400
 
@@ -61,6 +63,39 @@ async def test_a_document_stands_in_line_since_it_was_received(ledger: SqlLedger
     }
     await claimed(ledger, again)
     assert await ledger.in_line_since(["rag_processing"]) == {}
+
+
+async def test_an_older_ledgers_completions_come_out_of_its_events(ledger_url: str) -> None:
+    def fill(conn: sa.Connection) -> None:
+        opening.upgrade(conn, "0004")
+        conn.execute(sa.insert(schema.meta), {"key": "ledger_id", "value": "old-ledger"})
+        document = sa.insert(schema.documents).values(
+            id="d1", user_id="", filename="a", media_type="", size_bytes=1, content_hash="0",
+            pin_id="p", home_lane="rag_pdf", created_at=1.0, state="searchable", lane="rag_pdf",
+            updated_at=1.0,
+        )  # fmt: skip
+        conn.execute(document)
+        rows = [
+            {"document_id": "d1", "generation": 1, "at": 6000.0 + n, "kind": kind, "data": data}
+            for n, (kind, data) in enumerate(
+                [
+                    ("searchable", '{"duration_s": 1.5}'),
+                    ("searchable", '{"chunks": 3}'),
+                    ("dead", "{}"),
+                ]
+            )
+        ]
+        conn.execute(sa.insert(schema.events), rows)
+
+    engine = dialect_of(ledger_url).writer()
+    with engine.begin() as conn:
+        fill(conn)
+    engine.dispose()
+    opened = await SqlLedger.open(ledger_url)
+    try:
+        assert await opened.completions(0, 1000) == [Completed(100, "rag_pdf", 2, 1.5)]
+    finally:
+        await opened.close()
 
 
 # -- forgetting -----------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def restore(source: Path, url: str) -> None:
         conn.execute(sa.text("UPDATE documents SET lease_until = 0 WHERE worker <> ''"))
         conn.execute(sa.delete(schema.processes))
         conn.execute(sa.delete(schema.leaders))
-        conn.execute(sa.delete(schema.meta).where(schema.meta.c.key == "boot_id"))
+        # Another boot, and a Redis that knows nothing of this ledger yet: nothing was lost there.
+        conn.execute(sa.delete(schema.meta).where(schema.meta.c.key.in_(("boot_id", "epoch"))))
     engine.dispose()
     if isinstance(dialect, Sqlite):
         sync_folder(dialect.path.parent)
