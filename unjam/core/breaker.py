@@ -19,6 +19,9 @@ LEDGER, BLOBS, REDIS, EMBEDDING, CHROMA = "ledger", "blobs", "redis", "embedding
 DEPENDENCIES = (LEDGER, REDIS, BLOBS, EMBEDDING, CHROMA)
 """In the order in which a document needs them: the first that is away is why it waits."""
 
+OUTBOX = "outbox"
+"""A row of the same kind that holds no claims: accepted documents cannot enter their lanes."""
+
 OF_REASON: Mapping[str, str] = {
     "ledger_unwritable": LEDGER,
     "queue_down": REDIS,

@@ -626,7 +626,7 @@ class Parked:
 class Queue(Protocol):
     """The doorbell. Losing all of it costs seconds, never a document.
 
-    Raises DependencyDown (queue_down).
+    Raises DependencyDown (queue_down, queue_full). A full one still takes, starts, finishes.
     """
 
     async def push(self, tickets: Sequence[Ticket]) -> None:

@@ -220,6 +220,14 @@ _TABLE = (
         "RAG_REDIS_URL을 확인하세요. 문서는 원장에 안전하며 자동으로 재개됩니다.",
     ),
     Reason(
+        "queue_full",
+        "waiting",
+        "Redis is full (maxmemory) and takes no further documents; what it holds drains.",
+        "Raise Redis' maxmemory or remove foreign keys; documents enter by themselves.",
+        "Redis가 가득 차(maxmemory) 문서를 더 받지 못합니다. 이미 담긴 문서는 처리됩니다.",
+        "Redis의 maxmemory를 올리거나 다른 키를 지우세요. 문서는 자동으로 들어갑니다.",
+    ),
+    Reason(
         "ledger_unwritable",
         "waiting",
         "The ledger's disk is full or read-only.",

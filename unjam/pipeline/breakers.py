@@ -16,7 +16,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from unjam.core import breaker
-from unjam.core.breaker import LEDGER, OF_REASON, Breaker
+from unjam.core.breaker import LEDGER, OF_REASON, OUTBOX, Breaker
+from unjam.core.document import CLAIMABLE, State
 from unjam.core.errors import DependencyDown, UnjamError
 from unjam.core.ports import Ledger
 
@@ -77,7 +78,14 @@ class Breakers:
     # -- asking -----------------------------------------------------------------------------
     def held(self) -> Breaker | None:
         """Why no document may be claimed now; None: they may."""
-        return min(self._holding(), key=lambda b: b.place, default=None)
+        holding = (b for b in self._holding() if b.name != OUTBOX)
+        return min(holding, key=lambda b: b.place, default=None)
+
+    def keeps(self, state: State) -> Breaker | None:
+        """What keeps a document in *state* where it is; never stored with the document."""
+        if state not in CLAIMABLE:
+            return None
+        return self.held() or (self.of(OUTBOX) if state is State.RECEIVED else None)
 
     def of(self, name: str) -> Breaker | None:
         """The breaker of *name* when it holds."""

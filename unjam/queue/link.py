@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import redis.asyncio as aredis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -33,8 +33,8 @@ def _source(name: str) -> str:
 class RedisLink:
     """Lazy pool of connections; nothing is opened before the first call.
 
-    Every failure of Redis comes out as ``DependencyDown`` (queue_down): away, slow, full,
-    read-only, loading.
+    Every failure of Redis comes out as ``DependencyDown`` (queue_down: away, slow, read-only,
+    loading; queue_full: no memory left for what takes memory).
     """
 
     def __init__(self, url: str, client_name: str = "unjam") -> None:
@@ -89,7 +89,8 @@ class RedisLink:
             what = f"Redis at {where} refuses: {error}"
         else:
             what = f"Redis at {where} is away: {error}"
-        return DependencyDown(what, code="queue_down", retry_after_s=2.0)
+        full = isinstance(error, OutOfMemoryError)
+        return DependencyDown(what, code="queue_full" if full else "queue_down", retry_after_s=2.0)
 
     async def close(self) -> None:
         await self.redis.aclose()

@@ -10,12 +10,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from unjam.core.breaker import OUTBOX, Breaker
 from unjam.core.chunk import chunk_ids
 from unjam.core.dead_letters import AT_ONCE, DeadFilter
 from unjam.core.document import Document, Pin, State, Ticket
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import Blobs, Cleanup, Embedder, Ledger, Queue, VectorStore, WorkerRef
 from unjam.observe import words
+
+OUTBOX_S = 4.0
+"""When the next look at a shut outbox is due, at the latest: two rounds."""
 
 SLICE = 1000
 """Documents a tick that are compared with the lanes: 2 s × 1,000 covers 100,000 in 200 s."""
@@ -98,10 +102,16 @@ class Reconciler:
     async def empty_the_outbox(self) -> None:
         """Received documents enter their lanes."""
         while tickets := await self.ledger.pushable(SLICE):
-            await self.queue.push(tickets)
+            try:
+                await self.queue.push(tickets)
+            except DependencyDown as error:
+                await self.ledger.report_dependency(OUTBOX, error.code, error.detail, OUTBOX_S)
+                raise
             await self.ledger.mark_pushed(tickets)
             if len(tickets) < SLICE:
-                return
+                break
+        if (await self.ledger.dependency_states()).get(OUTBOX, Breaker(OUTBOX)).holds:
+            await self.ledger.close_dependency(OUTBOX)
 
     async def audit_a_slice(self) -> None:
         """Queued documents that no lane holds get a new sequence number and go in again."""

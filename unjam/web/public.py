@@ -267,7 +267,7 @@ async def document_events(
         after=after,
         follow=follow,
         lang=language_of(request),
-        held=house.breakers.held,
+        keeps=house.breakers.keeps,
         forecast=request.app.state.forecaster.now,
     )
     return StreamingResponse(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -93,19 +93,23 @@ class DocumentsOut(BaseModel):
 _WORKING = frozenset({State.PARSING, State.CHUNKING, State.EMBEDDING, State.STORING})
 
 
+Keeps = Callable[[State], Breaker | None]
+"""What keeps documents of a state where they are, though no row of theirs says so."""
+
+
 def document_json(
     document: Document,
     lang: str,
-    held: Breaker | None = None,
+    keeps: Keeps = lambda _: None,
     forecast: Forecast | None = None,
 ) -> dict[str, Any]:
-    """The fields of :class:`DocumentOut`. *held*: the breaker for which nothing is claimed now;
-    whatever stands in line waits for it, though no row says so."""
+    """The fields of :class:`DocumentOut`."""
+    kept = keeps(document.state)
     reason, detail, next_step_at = document.reason, document.detail, document.next_step_at
-    eta_s = forecast.eta_s(document, time.time()) if forecast and held is None else None
+    eta_s = forecast.eta_s(document, time.time()) if forecast and kept is None else None
     if document.state in CLAIMABLE:
-        if held is not None:
-            reason, detail, next_step_at = held.reason, held.detail, held.until
+        if kept is not None:
+            reason, detail, next_step_at = kept.reason, kept.detail, kept.until
         reason = reason or "in_line"
     return {
         "id": document.id,

@@ -15,12 +15,11 @@ from typing import Any
 
 import orjson
 
-from unjam.core.breaker import Breaker
-from unjam.core.document import CLAIMABLE, ENDED, Document, State
+from unjam.core.document import ENDED, Document, State
 from unjam.core.errors import NotNow
 from unjam.core.ports import Ledger
 from unjam.observe.forecast import Forecast
-from unjam.web.schemas import document_json, event_json
+from unjam.web.schemas import Keeps, document_json, event_json
 
 _log = logging.getLogger("unjam.api")
 
@@ -93,7 +92,7 @@ class Stream:
         after: int,
         follow: bool,
         lang: str,
-        held: Callable[[], Breaker | None] = lambda: None,
+        keeps: Keeps = lambda _: None,
         forecast: Callable[[], Awaitable[Forecast]] | None = None,
     ) -> None:
         self._ledger = ledger
@@ -103,7 +102,7 @@ class Stream:
         self._after = after
         self._follow = follow
         self._lang = lang
-        self._held = held
+        self._keeps = keeps
         self._forecast = forecast
         self._shown: tuple[State, int, int, str] | None = None
 
@@ -143,21 +142,21 @@ class Stream:
                 return
 
     async def _progress(self, document: Document) -> bytes:
-        held = self._held()
+        kept = self._keeps(document.state)
         shown = (
             document.state,
             document.progress_done,
             document.progress_total,
-            held.reason if held and document.state in CLAIMABLE else "",
+            kept.reason if kept else "",
         )
         if shown == self._shown:
             return b""
         self._shown = shown
         forecast = await self._forecast() if self._forecast else None
-        return _frame("progress", document_json(document, self._lang, held, forecast))
+        return _frame("progress", document_json(document, self._lang, self._keeps, forecast))
 
     def _end(self, document: Document | None) -> bytes:
-        body = document_json(document, self._lang, self._held()) if document else {"id": self._id}
+        body = document_json(document, self._lang, self._keeps) if document else {"id": self._id}
         return _frame("end", body)
 
     async def _pause(self, wake: asyncio.Event) -> None:

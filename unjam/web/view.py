@@ -17,6 +17,6 @@ async def shown(request: Request, documents: Sequence[Document]) -> list[dict[st
     """One :class:`unjam.web.schemas.DocumentOut` each, in the caller's language."""
     forecaster: Forecaster = request.app.state.forecaster
     forecast = await forecaster.now()
-    held = house_of(request).breakers.held()
+    keeps = house_of(request).breakers.keeps
     lang = language_of(request)
-    return [document_json(document, lang, held, forecast) for document in documents]
+    return [document_json(document, lang, keeps, forecast) for document in documents]
