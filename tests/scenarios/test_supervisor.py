@@ -141,6 +141,9 @@ async def test_a_crash_loop_slows_down(tmp_path: Path, child: Callable[..., Chil
     assert delays == [0.05, 0.1, 0.2, 0.4]
     assert restart_delay_s(0) == restart_delay_s(1) == 0.05
     assert restart_delay_s(100) == 30.0
+    # Killed by somebody again and again: it is not the child that is broken.
+    assert restart_delay_s(100, -signal.SIGKILL) == restart_delay_s(100, 0) == 1.0
+    assert restart_delay_s(100, -signal.SIGSEGV) == 30.0
 
 
 async def test_stopping_goes_in_order(tmp_path: Path, child: Callable[..., ChildSpec]) -> None:

@@ -26,6 +26,9 @@ from unjam.worker.identity import host_id, process_start
 
 FIRST_RESTART_S = 0.05
 LONGEST_RESTART_S = 30.0
+ENDED_RESTART_S = 1.0
+"""The longest when somebody else ended it (kill -9, or asked to stop): waiting mends nothing."""
+
 STEADY_S = 10.0
 """A child that lived this long is no crash-loop: its next restart is quick again."""
 
@@ -194,13 +197,13 @@ class Supervisor:
             self._tell(ended)
             if kept.spec.tier is Tier.WORKER and code != 0:
                 words.worker_terminated(kept.spec.name, kept.child.pid, ended.how)
-            if not await self._restart(kept):
+            if not await self._restart(kept, code):
                 return
 
-    async def _restart(self, kept: _Kept) -> bool:
+    async def _restart(self, kept: _Kept, code: int) -> bool:
         """Start it again after a while; False when everything stops instead."""
         while True:
-            delay = restart_delay_s(kept.crashes)
+            delay = restart_delay_s(kept.crashes, code)
             self._tell(Happening("restarting", kept.spec.name, delay_s=delay))
             try:
                 await asyncio.wait_for(self._stopping.wait(), delay)
@@ -300,9 +303,12 @@ class Supervisor:
         await asyncio.gather(*(end_process(p, s, LEFTOVER_GRACE_S) for p, s in living))
 
 
-def restart_delay_s(crashes: int) -> float:
-    """Seconds before a restart: 50 ms for the first, doubling in a crash-loop up to 30 s."""
-    return min(LONGEST_RESTART_S, FIRST_RESTART_S * 2 ** min(max(crashes - 1, 0), 16))
+def restart_delay_s(crashes: int, code: int = 1) -> float:
+    """Seconds before a restart: 50 ms for the first, doubling in a crash-loop up to 30 s, or
+    up to 1 s when its *code* says that it was killed or asked to stop."""
+    ended = code in (0, -signal.SIGTERM, -signal.SIGKILL)
+    longest = ENDED_RESTART_S if ended else LONGEST_RESTART_S
+    return min(longest, FIRST_RESTART_S * 2 ** min(max(crashes - 1, 0), 16))
 
 
 def hold(data_dir: Path) -> int:
