@@ -8,8 +8,9 @@
     ├── NotNow                      try again later (retry_after_s)
     │   ├── Backlogged              too much waits already
     │   └── DependencyDown          Redis, Chroma, embedding, blobs, ledger: documents wait
-    ├── DocumentRejected            the bytes cannot become text: the document is parked
-    ├── DocumentFailed              an error of this document that a retry may cure
+    ├── DocumentTrouble             this document's own: carries evidence
+    │   ├── DocumentRejected        the bytes cannot become text: the document is parked
+    │   └── DocumentFailed          an error that a retry may cure
     ├── LeaseLost                   this worker no longer owns the document: stop, touch nothing
     ├── SetupError                  the installation or its settings cannot work as they are
     └── LedgerVersionError          the ledger is newer than this program
@@ -95,7 +96,7 @@ class DependencyDown(NotNow):
         self.shared = shared
 
 
-class _DocumentTrouble(UnjamError):
+class DocumentTrouble(UnjamError):
     """*evidence*: what a person needs to judge it (signal, memory, CPU time, output, limits)."""
 
     def __init__(
@@ -110,13 +111,13 @@ class _DocumentTrouble(UnjamError):
         self.evidence: dict[str, Any] = dict(evidence or {})
 
 
-class DocumentRejected(_DocumentTrouble):
+class DocumentRejected(DocumentTrouble):
     """These bytes will never become text. *code* is a dead reason of ``core.reasons``."""
 
     code = "unparseable"
 
 
-class DocumentFailed(_DocumentTrouble):
+class DocumentFailed(DocumentTrouble):
     """This document's attempt failed, and another may succeed. *code* as in ``core.reasons``."""
 
     code = "processing_error"

@@ -36,6 +36,7 @@ def test_every_error_has_a_status_and_none_is_forgotten() -> None:
         "NotNow": 503,
         "Backlogged": 429,
         "DependencyDown": 503,
+        "DocumentTrouble": 500,
         "DocumentRejected": 500,
         "DocumentFailed": 500,
         "LeaseLost": 409,
