@@ -32,9 +32,7 @@ BLOB_GRACE_S = 3600.0
 
 BLOBS_AT_ONCE = 100
 
-CLEANUP_BLOCK = 1024
-"""A wholly absent block ends a clean-up of unknown length, so it is wider than the windows that one
-document may have on the way to the store at once (3 × 256 chunks): no gap can hide what follows."""
+CLEANUP_BLOCK = 256
 CLEANUP_GAP = 4
 """Blocks in a row without any chunk that end a clean-up of unknown length. A document has three
 windows of at most 256 chunks in flight: what died early may have stored a later one only."""
