@@ -175,6 +175,8 @@ class SharedLimiter:
         if leave.wait_s > 0:
             return leave
         told = Rates(round(float(answer[5])), round(float(answer[6])))
+        if told != self._told.get(group):  # somebody told otherwise, or Redis lost it: tell again
+            self._told.pop(group, None)
         if not await self._within_window(group, tokens, rates.within(told)):
             await self._run("give_back", group, rates, tokens)
             return Leave(ASK_AGAIN_S * self._minute_s / MINUTE_S, leave.at, "pace", leave.refusals)

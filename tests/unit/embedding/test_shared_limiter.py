@@ -112,6 +112,17 @@ async def test_limits_that_the_endpoint_tells_hold_everywhere(redis_url: str):
     await other.close()
 
 
+async def test_what_redis_lost_is_told_again(redis_url: str):
+    limiter = SharedLimiter(redis_url)
+    for _ in range(2):
+        await limiter.calm("g", Rates(requests=40, tokens=0), 0)
+        assert await until_full(limiter, MANY) == 10
+        with redis.Redis.from_url(redis_url) as client:
+            client.delete("rag:limit:group:g", *client.keys("LIMITS:*"))
+        assert not (await limiter.take("g", 1, MANY)).wait_s
+    await limiter.close()
+
+
 async def test_a_refused_key_is_told_by_its_digest(redis_url: str):
     one, other = SharedLimiter(redis_url), SharedLimiter(redis_url)
     await one.bar("digest", "embedding_unauthorised", 60.0)
