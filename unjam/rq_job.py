@@ -131,6 +131,12 @@ async def _process(ticket: Ticket, url: str) -> str:
     books = QueueBooks(services.queue, "", tools.checkpoint)  # RQ keeps its own books itself
     await books.after(ticket, ended)
     if isinstance(ended.outcome, Snooze):
+        await services.breakers.report(
+            ended.outcome.reason,
+            ended.outcome.detail,
+            retry_after_s=ended.outcome.after_s,
+            shared=ended.outcome.shared,
+        )
         await asyncio.sleep(min(ended.outcome.after_s, BREATH_S))
     return str(ended.settled.state) if ended.settled else "lease_lost"
 
@@ -144,7 +150,7 @@ async def _work(ticket: Ticket, services: Services, tools: Tools) -> Ended | Non
         if task is not None:
             task.cancel()
 
-    keeper = LeaseKeeper(services.ledger, me, lost)
+    keeper = LeaseKeeper(services.ledger, me, lost, services.breakers.ledger_trouble)
     keeper.start()  # in the ledger's list of processes before the claim: a death here is seen, too
     try:
         claim = await _claim(services, ticket, me)
@@ -165,7 +171,7 @@ async def _work(ticket: Ticket, services: Services, tools: Tools) -> Ended | Non
 
 async def _claim(services: Services, ticket: Ticket, me: WorkerRef) -> Claim | None:
     """The claim; None when the job is stale. At the system-wide cap the job waits for a slot, and
-    while the ledger is away, for the ledger."""
+    while a dependency is down, for that."""
     said_at = -KEEP_S
     try:
         while True:
@@ -175,6 +181,10 @@ async def _claim(services: Services, ticket: Ticket, me: WorkerRef) -> Claim | N
                     await services.queue.keep(ticket, me.id)
             try:
                 await services.knobs.refresh()  # its loop stood still between two jobs
+                await services.breakers.refresh()
+                if (pause_s := services.breakers.pause_s()) > 0:
+                    await asyncio.sleep(pause_s)
+                    continue
                 cap = services.knobs()["RAG_MAX_CONCURRENT_JOBS"]
                 answer = (await services.ledger.claim([ticket], me, cap))[0]
             except DependencyDown as error:

@@ -175,3 +175,11 @@ async def test_sweep_takes_old_leftovers_only(local: LocalBlobs) -> None:
     assert not old.file.exists()
     assert young.file.exists()
     await young.abort()
+
+
+async def test_ping_tells_a_folder_that_is_away(blobs: Blobs, local: LocalBlobs) -> None:
+    await blobs.ping()
+    (local.root / ".canary").unlink()
+    with pytest.raises(DependencyDown) as caught:
+        await local.ping()
+    assert caught.value.code == "blob_store_down"

@@ -275,7 +275,7 @@ async def test_one_that_refuses_writes(queue: RqQueue, valkey_server: Server) ->
         try:
             with pytest.raises(DependencyDown, match="refuses") as error:
                 await queue.push(some(2000))
-            assert error.value.code == "queue_down"
+            assert error.value.code == "queue_full"
         finally:
             admin.config_set("maxmemory", "0")
         await queue.push(some(3))
