@@ -142,7 +142,7 @@ async def open_services(settings: Settings, *, role: str) -> Services:
         )
     ledger = await open_ledger(settings)
     blobs = LocalBlobs(blob_root(settings))
-    await asyncio.to_thread(blobs.claim_root, ledger.id)
+    await _settle_blobs(blobs, ledger)
     knobs = LiveKnobs(settings, ledger)
     await knobs.refresh()
     knobs.follow()
@@ -202,6 +202,18 @@ def _tell(changed: Breaker) -> None:
         words.dependency_lost(changed.reason, changed.detail)
     else:
         words.dependency_back(changed.name)
+
+
+async def _settle_blobs(blobs: LocalBlobs, ledger: SqlLedger) -> None:
+    """Claim the folder for a new ledger; once the ledger knows of originals, only verify it: a
+    further host whose folder is not the shared one must not begin a second store."""
+    known = (await ledger.equation()).accepted > 0
+    settle = blobs.require_root if known else blobs.claim_root
+    try:
+        await asyncio.to_thread(settle, ledger.id)
+    except SetupError:
+        await ledger.close()
+        raise
 
 
 def _pin_now(settings: Settings, knobs: LiveKnobs) -> Pin:
