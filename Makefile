@@ -3,7 +3,7 @@
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
-JOBS ?= auto
+JOBS ?= 3
 BENCH ?= $(shell grep -l '^if __name__' bench/*.py)
 PY := $(VENV)/bin/python
 export PYTHON

@@ -7,6 +7,7 @@ import logging
 import signal
 
 from unjam.app.house import House, found
+from unjam.app.reconciler import reconciler_of
 from unjam.app.services import Services, open_services
 from unjam.core.errors import SetupError
 from unjam.observe.courier import Courier, document_messages
@@ -16,8 +17,7 @@ from unjam.observe.stats import zone_of
 from unjam.settings import Settings
 from unjam.watchdog.chores import CapacityFile, StatsMirror, Upkeep
 from unjam.watchdog.loop import Chore, watch
-from unjam.watchdog.reconcile import Reconciler
-from unjam.worker.identity import is_alive, process_identity
+from unjam.worker.identity import process_identity
 
 _log = logging.getLogger("unjam.notify")
 
@@ -56,18 +56,6 @@ async def _main(settings: Settings) -> int:
             await courier.close()
         await services.close()
     return 0
-
-
-def reconciler_of(services: Services) -> Reconciler:
-    return Reconciler(
-        ledger=services.ledger,
-        queue=services.queue,
-        vectors=services.vectors,
-        blobs=services.blobs,
-        embedder=services.embedder,
-        current_pin=services.current_pin,
-        is_alive=is_alive,
-    )
 
 
 def chores_of(services: Services) -> list[Chore]:

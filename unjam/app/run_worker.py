@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from unjam.app.house import found
+from unjam.app.reconciler import reconciler_of
 from unjam.app.services import Services, open_services
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import WorkerRef
@@ -54,6 +55,8 @@ async def _main(settings: Settings, lanes: Sequence[str]) -> int:
         loop.add_signal_handler(signum, worker.stop)
     # In RQ's books before the first take: the others' fair shares count us.
     listed = await _enlist(services, me, options.lanes)
+    # We may be here in a dead one's place: its documents need not wait for the watchdog's round.
+    await reconciler_of(services).step_in()
     beat = asyncio.create_task(_beat(services, me, options.lanes, listed))
     try:
         words.worker_ready(me.id, options.lanes)

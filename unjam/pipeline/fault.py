@@ -7,6 +7,9 @@ import os
 import signal
 import time
 
+FAULT = "application/x-unjam-fault"
+"""Media type of files that misbehave on purpose; read only when UNJAM_TESTING=1."""
+
 
 def misbehave(order: str) -> None:
     """Do what the first word of *order* says; returns for an order it does not know.

@@ -9,8 +9,8 @@ from unjam.core.chunk import Chunk
 from unjam.core.errors import DocumentFailed
 from unjam.core.ports import ParseJob
 from unjam.pipeline.chunk import chunk_sections
+from unjam.pipeline.fault import FAULT
 from unjam.pipeline.parse import parse
-from unjam.pipeline.sniff import FAULT
 from unjam.pipeline.tokens import token_counter
 
 WINDOW_CHUNKS = 256

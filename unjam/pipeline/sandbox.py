@@ -30,7 +30,8 @@ from unjam.core.chunk import Chunk
 from unjam.core.coalesce import Coalescer
 from unjam.core.errors import DocumentFailed, SetupError, UnjamError
 from unjam.core.ports import ParseJob
-from unjam.pipeline.sniff import CSV, FAULT, JSON, MARKDOWN, PLAIN, SOURCE
+from unjam.pipeline.fault import FAULT
+from unjam.pipeline.sniff import CSV, JSON, MARKDOWN, PLAIN, SOURCE
 from unjam.pipeline.verdict import Interrupted, fault_of, limits, verdict
 from unjam.pipeline.zygote import CHUNKS, FRAME_HEAD, encode_job
 from unjam.pipeline.zygote_client import Zygote

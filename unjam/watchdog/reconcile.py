@@ -58,7 +58,7 @@ class Reconciler:
 
     async def tick(self) -> None:
         """All chores once; one that fails for a dependency does not stop the others."""
-        chores: Sequence[Callable[[], Awaitable[None]]] = (
+        await self._tolerant(
             self.take_from_the_dead,
             self.ring_again_for_the_dead,
             self.wake_the_due,
@@ -69,6 +69,18 @@ class Reconciler:
             self.build_beside,
             self.sweep_blobs,
         )
+
+    async def step_in(self) -> None:
+        """For a process that takes a dead one's place: what that one held goes to the lanes now,
+        whoever leads. A busy outbox is left to the leader."""
+        await self._tolerant(self._inherit, self.ring_again_for_the_dead)
+
+    async def _inherit(self) -> None:
+        tickets = await self.take_from_the_dead()
+        await self.queue.push(tickets)
+        await self.ledger.mark_pushed(tickets)
+
+    async def _tolerant(self, *chores: Callable[[], Awaitable[object]]) -> None:
         for chore in chores:
             name = chore.__name__
             try:
@@ -79,8 +91,9 @@ class Reconciler:
                     words.dependency_lost(error.code, error.detail)
                 self._down.add(name)
 
-    async def take_from_the_dead(self) -> None:
-        """Leases that ran out, and at once those of processes of this host that are gone."""
+    async def take_from_the_dead(self) -> list[Ticket]:
+        """Leases that ran out, and at once those of processes of this host that are gone: the
+        tickets of what goes back to work."""
         dead = [ref.id for ref, _ in await self.ledger.processes() if self.is_alive(ref) is False]
         tickets = await self.ledger.expire(dead)
         if tickets:
@@ -88,6 +101,7 @@ class Reconciler:
         for worker_id in dead:
             await self.ledger.retire(worker_id)
         self._mourned |= set(dead)
+        return tickets
 
     async def ring_again_for_the_dead(self) -> None:
         """What they had taken and not claimed yet stands in no lane: it need not wait for the

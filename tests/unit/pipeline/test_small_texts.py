@@ -12,9 +12,9 @@ import pytest
 from unjam.core.chunk import Chunk
 from unjam.core.errors import DocumentFailed, DocumentRejected
 from unjam.core.ports import ParseJob
+from unjam.pipeline.fault import FAULT
 from unjam.pipeline.inline import InlineParser
 from unjam.pipeline.sandbox import SandboxParser, is_small_text
-from unjam.pipeline.sniff import FAULT
 
 MIB = 1 << 20
 
