@@ -96,8 +96,12 @@ def trip(
     at: float,
     told_s: float | None = None,
     dice: Callable[[], float] = random.random,
+    *,
+    checked: bool = False,
 ) -> Breaker:
     """After trouble was seen at *at*. *told_s*: the dependency itself said how long to wait.
+    *checked*: the check that probes make sees the trouble, too, so it is a new outage and no
+    flapping, however soon after the last one.
 
     An open one stays as it is, unless it was told to wait longer: fifty documents that meet the
     same outage are one outage.
@@ -109,7 +113,8 @@ def trip(
     if now.state == "half_open":
         failures, wait_s = now.failures, PROBE_EVERY_S
     else:
-        failures = now.failures + 1 if at - now.changed_at < FLAP_S else 1
+        flaps = not checked and at - now.changed_at < FLAP_S
+        failures = now.failures + 1 if flaps else 1
         wait_s = min(FLAP_CAP_S, FIRST_PROBE_S * 2.0 ** min(failures - 1, 16))
     wait_s = max(wait_s * (0.75 + dice() / 4), told_s or 0.0)
     return Breaker(now.name, "open", reason, detail, at + wait_s, failures, at)

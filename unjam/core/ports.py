@@ -414,9 +414,16 @@ class Ledger(Protocol):
         ...
 
     async def report_dependency(
-        self, name: str, reason: str, detail: str = "", told_s: float | None = None
+        self,
+        name: str,
+        reason: str,
+        detail: str = "",
+        told_s: float | None = None,
+        *,
+        checked: bool = False,
     ) -> Breaker:
-        """Trouble was seen: open it, or note a failed probe. *told_s*: it said how long."""
+        """Trouble was seen: open it, or note a failed probe. *told_s*: it said how long.
+        *checked*: a probe would see it, too."""
         ...
 
     async def probe_dependency(self, name: str) -> bool:

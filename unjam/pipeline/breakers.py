@@ -133,7 +133,7 @@ class Breakers:
             return
         confirmed = trouble if told_s is not None else await self._confirm(name, trouble)
         if confirmed is not None and (self.of(name) is None or told_s is not None):
-            await self._trip(name, confirmed)
+            await self._trip(name, confirmed, checked=confirmed is not trouble)
 
     def succeeded(self) -> None:
         """A document went all the way: whatever was met before was not the dependencies'."""
@@ -194,13 +194,15 @@ class Breakers:
             return DependencyDown(f"{type(error).__name__}: {error}", code=reason)
         return None
 
-    async def _trip(self, name: str, error: DependencyDown) -> None:
+    async def _trip(self, name: str, error: DependencyDown, *, checked: bool) -> None:
         self._strikes.pop(name, None)
         known, told_s = self._rows.get(name, Breaker(name)), _told_s(error)
-        here = breaker.trip(known, error.code, error.detail, time.time(), told_s)
+        here = breaker.trip(known, error.code, error.detail, time.time(), told_s, checked=checked)
         self._see({**self._rows, name: here})
         try:
-            row = await self._ledger.report_dependency(name, error.code, error.detail, told_s)
+            row = await self._ledger.report_dependency(
+                name, error.code, error.detail, told_s, checked=checked
+            )
             self._see({**self._rows, name: row})
         except DependencyDown as away:
             self.ledger_trouble(away)

@@ -67,6 +67,17 @@ def test_a_breaker_that_flaps_is_closed_less_often() -> None:
     assert calm.failures == 1
 
 
+def test_restarts_that_the_check_sees_are_no_flapping() -> None:
+    now, at = b.Breaker(b.REDIS, changed_at=-1000.0), 0.0
+    for _ in range(9):  # a restart every twelve seconds
+        now = b.trip(now, "queue_down", "away", at, dice=dice, checked=True)
+        assert (now.until or 0.0) - at == b.FIRST_PROBE_S
+        probing = b.probe(now, now.until or 0.0)
+        assert probing is not None
+        now = b.passed(probing, now.until or 0.0)
+        at += 12.0
+
+
 def test_what_the_dependency_says_itself_is_obeyed() -> None:
     throttled = ("embedding_throttled", "429")
     now = b.trip(b.Breaker(b.EMBEDDING), *throttled, 100.0, 20.0, dice)

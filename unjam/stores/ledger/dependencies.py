@@ -28,9 +28,11 @@ def states(conn: Connection) -> dict[str, Breaker]:
     return {row[0]: Breaker(*row) for row in conn.execute(_rows)}
 
 
-def report(tx: Tx, name: str, reason: str, detail: str, told_s: float | None) -> Breaker:
+def report(
+    tx: Tx, name: str, reason: str, detail: str, told_s: float | None, checked: bool
+) -> Breaker:
     before = _find(tx, name)
-    after = breaker.trip(before, reason, detail[:2000], tx.now, told_s)
+    after = breaker.trip(before, reason, detail[:2000], tx.now, told_s, checked=checked)
     if after is not before:
         _keep(tx, after)
     return after

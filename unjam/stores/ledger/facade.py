@@ -352,11 +352,16 @@ class SqlLedger(DeadLetterBook, Housekeeping):
         return await self._read(dependencies.states)
 
     async def report_dependency(
-        self, name: str, reason: str, detail: str = "", told_s: float | None = None
+        self,
+        name: str,
+        reason: str,
+        detail: str = "",
+        told_s: float | None = None,
+        *,
+        checked: bool = False,
     ) -> Breaker:
-        return await self._committer.submit(
-            lambda tx: dependencies.report(tx, name, reason, detail, told_s)
-        )
+        told = (name, reason, detail, told_s, checked)
+        return await self._committer.submit(lambda tx: dependencies.report(tx, *told))
 
     async def probe_dependency(self, name: str) -> bool:
         return await self._committer.submit(lambda tx: dependencies.probe(tx, name))
