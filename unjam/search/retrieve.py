@@ -91,18 +91,25 @@ class Retriever:
         if not 1 <= k <= MAX_K:
             raise UsageError(f"k={k} is out of bounds: 1 to {MAX_K}")
         parse_filter(filter)  # wrong ones are refused even when nothing is visible yet
-        asked = await self._embed(query)
-        looks = [self._look(pin, vector, k, filter) for pin, vector in asked]
-        rankings = await asyncio.gather(*looks)
+        rankings: Sequence[list[Hit]] = []
+        pins = await self._pins()
+        for _ in range(MAX_REPEATS + 1):
+            asked = await self._embed(query, pins)
+            looks = [self._look(pin, vector, k, filter) for pin, vector in asked]
+            rankings = await asyncio.gather(*looks)
+            # Documents that flipped to another model meanwhile stand in a collection that was
+            # not asked, and have left the one that was.
+            before, pins = pins, await self._pins()
+            if pins == before:
+                break
         if len(rankings) == 1:
             return rankings[0]
         hits = {hit.chunk_id: hit for ranking in rankings for hit in ranking}
         fused = reciprocal_rank([[hit.chunk_id for hit in ranking] for ranking in rankings])
         return [hits[chunk_id] for chunk_id in fused[:k]]
 
-    async def _embed(self, query: str) -> list[tuple[Pin, Vectors]]:
+    async def _embed(self, query: str, pins: Sequence[Pin]) -> list[tuple[Pin, Vectors]]:
         """The query's vector per model in use, the current model first."""
-        pins = await self._pins()
         answers = await asyncio.gather(
             *(self._embedder.query(query, pin) for pin in pins), return_exceptions=True
         )
