@@ -29,6 +29,14 @@ from unjam.core.document import (
     Ticket,
 )
 from unjam.core.events import Event
+from unjam.core.incident import (
+    Action,
+    Diagnosis,
+    Incident,
+    IncidentPage,
+    RemedyRequest,
+    Severity,
+)
 from unjam.core.outcome import Outcome
 
 Vectors = NDArray[np.float32]
@@ -441,6 +449,51 @@ class Ledger(Protocol):
     async def backup(self, target: Path) -> None: ...
 
     async def close(self) -> None: ...
+
+
+class IncidentBook(Protocol):
+    """Incidents, remedies and their kill switch; ``SqlLedger`` is one."""
+
+    async def open_incident(
+        self, diagnosis: Diagnosis, severity: Severity, *, queue_length: int = 0
+    ) -> Incident:
+        """Open one, or note fresh evidence, effects and queue length of the one that is open under
+        ``diagnosis.key``."""
+        ...
+
+    async def note_action(self, incident_id: int, action: Action) -> None: ...
+
+    async def hand_over(self, incident_id: int) -> None:
+        """The remedies did not help, or there is none: open → handed_over."""
+        ...
+
+    async def close_incident(self, incident_id: int) -> Incident:
+        """It is over: counts whom it made late and what died meanwhile. Idempotent."""
+        ...
+
+    async def incident(self, incident_id: int) -> Incident:
+        """Raises NotFound."""
+        ...
+
+    async def incidents(
+        self, *, open_only: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> IncidentPage: ...
+
+    async def remedies_paused(self) -> bool:
+        """The kill switch: the watchdog goes on looking, and does nothing."""
+        ...
+
+    async def pause_remedies(self, paused: bool, by: str) -> None: ...
+
+    async def ask_remedy(self, request: RemedyRequest) -> RemedyRequest:
+        """Note a request for a host's supervisor (its id is given here)."""
+        ...
+
+    async def remedies_asked(self, host: str) -> list[RemedyRequest]:
+        """Those of *host* that nobody has carried out yet."""
+        ...
+
+    async def answer_remedy(self, request_id: int, outcome: str) -> None: ...
 
 
 # -- blobs ----------------------------------------------------------------------------------
