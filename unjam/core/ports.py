@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from unjam.core.breaker import Breaker
 from unjam.core.chunk import Chunk, StoredChunk
@@ -39,8 +36,14 @@ from unjam.core.incident import (
 )
 from unjam.core.outcome import Outcome
 
-Vectors = NDArray[np.float32]
-"""Shape (texts, dimension), unit length, C-contiguous float32."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+    """Shape (texts, dimension), unit length, C-contiguous float32."""
+else:
+    Vectors = object  # processes without vectors (parsing children, the CLI) need no NumPy
 
 
 # -- ledger ---------------------------------------------------------------------------------
@@ -317,6 +320,18 @@ class Ledger(Protocol):
 
     async def requeue(self, tickets: Sequence[Ticket], why: str) -> list[Ticket]:
         """Orphans: give those still queued under this sequence a new one (→ received)."""
+        ...
+
+    async def standing_in(self, lane: str, limit: int = 1000) -> list[Ticket]:
+        """Documents that stand in line in *lane* (received, queued), the longest waiting first."""
+        ...
+
+    async def change_lane(self, tickets: Sequence[Ticket], lane: str) -> list[Ticket]:
+        """Those that still stand in line under their sequence belong to *lane* from now on.
+
+        What must be moved in the queue comes back, each with the lane where it stands there
+        (the ticket's own, else the former one). ``queue.order.move`` does both halves.
+        """
         ...
 
     # claims
@@ -711,6 +726,13 @@ class Queue(Protocol):
 
     async def discard(self, tickets: Sequence[Ticket], worker: str) -> None:
         """Stale: drop job and intermediate entry."""
+        ...
+
+    async def move(self, tickets: Sequence[Ticket], lane: str) -> list[Ticket]:
+        """Those that still wait in their lanes go to *lane*; each lane in one atomic step.
+
+        They come back, now of *lane*, in the order in which they stood.
+        """
         ...
 
     async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
