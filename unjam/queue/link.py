@@ -15,6 +15,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from unjam.core.cancel import heeding
 from unjam.core.errors import DependencyDown
 
 T = TypeVar("T")
@@ -59,14 +60,14 @@ class RedisLink:
         a new one. *again* must be False where twice is not once.
         """
         try:
-            return await work()
+            return await heeding(work())
         except RedisConnectionError as error:
             if not again:
                 raise self.down(error) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise self.down(error) from error
         try:
-            return await work()
+            return await heeding(work())
         except (RedisError, OSError, TimeoutError) as error:
             raise self.down(error) from error
 
