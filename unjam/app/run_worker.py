@@ -58,12 +58,15 @@ async def _main(settings: Settings, lanes: Sequence[str]) -> int:
     # We may be here in a dead one's place: its documents need not wait for the watchdog's round.
     await reconciler_of(services).step_in()
     beat = asyncio.create_task(_beat(services, me, options.lanes, listed))
+    # The parsing parent takes a second to load: the first document need not wait for it.
+    warming = asyncio.create_task(services.warm(parser))
     try:
         words.worker_ready(me.id, options.lanes)
         await worker.run()
     finally:
         beat.cancel()
-        await asyncio.gather(beat, return_exceptions=True)
+        warming.cancel()
+        await asyncio.gather(beat, warming, return_exceptions=True)
         await parser.close()
         await services.close()
     words.worker_stopped(me.id)

@@ -27,6 +27,7 @@ from unjam.pipeline.sandbox import SandboxParser
 from unjam.pipeline.sniff import sniff
 from unjam.pipeline.steps import Checkpoint, no_checkpoint
 from unjam.pipeline.store import VectorWriter
+from unjam.pipeline.verdict import Interrupted
 from unjam.queue.lanes import lane_for, parse_type_queues
 from unjam.queue.rq_queue import RqQueue
 from unjam.search.retrieve import Retriever
@@ -73,6 +74,12 @@ class Services:
             ),
             parser,
         )
+
+    async def warm(self, parser: SandboxParser) -> None:
+        """Start *parser* for documents of today's pin. What hinders it, the first one will say."""
+        with contextlib.suppress(SetupError, Interrupted):
+            # In a thread: the local model may have to be built.
+            await parser.warm_up(await asyncio.to_thread(tokenizer_spec, self.current_pin()))
 
     def house(self) -> House:
         return house_of(self.settings, self.ledger.id)
