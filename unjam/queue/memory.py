@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from unjam.core.document import Ticket
 from unjam.core.errors import DependencyDown
@@ -104,12 +105,32 @@ class MemoryQueue:
             if self.started_jobs.get(ticket.job_id, worker) == worker:
                 self._jobs.pop(ticket.job_id, None)
 
+    async def move(self, tickets: Sequence[Ticket], lane: str) -> list[Ticket]:
+        self._check()
+        wanted = {t.job_id: t for t in tickets if t.lane != lane}
+        moved: list[Ticket] = []
+        for source in dict.fromkeys(t.lane for t in wanted.values()):
+            line = self._lanes.get(source, deque())
+            going = [i for i in line if i in wanted and wanted[i].lane == source]
+            self._lanes[source] = deque(i for i in line if i not in going)
+            for job_id in going:
+                if job_id in self._jobs:
+                    self._jobs[job_id] = replace(self._jobs[job_id], lane=lane)
+                    self._lanes.setdefault(lane, deque()).append(job_id)
+                    moved.append(replace(wanted[job_id], lane=lane))
+        self._bell.set()
+        return moved
+
     async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
         self._check()
         now = time.monotonic()
         held = {i for i, at in self._taken.items() if now - at < STRANDED_S}
-        listed = {job_id for line in self._lanes.values() for job_id in line}
-        return [t.job_id in self._jobs and t.job_id in listed | held for t in tickets]
+        listed = {(job_id, lane) for lane, line in self._lanes.items() for job_id in line}
+        return [
+            t.job_id in self._jobs
+            and (t.job_id in held or (t.job_id, t.lane or PROCESSING) in listed)
+            for t in tickets
+        ]
 
     async def strand(self, workers: Sequence[str]) -> list[Ticket]:
         self._check()

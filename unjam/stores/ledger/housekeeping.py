@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -12,27 +11,21 @@ from unjam.core.ports import Completed
 from unjam.stores import schema
 from unjam.stores.ledger import reads, upkeep
 from unjam.stores.ledger.claims import SLO_S
-from unjam.stores.ledger.commit import Committer
+from unjam.stores.ledger.levers import Levers
 from unjam.stores.ledger.rebuild import rebuild
 from unjam.stores.ledger.trim import trim
 from unjam.stores.ledger.tx import Tx
 
-T = TypeVar("T")
 _d = schema.documents
 _b = schema.blobs
 _AT_ONCE = 500
 
 
-class Housekeeping:
+class Housekeeping(Levers):
     """Mixed into ``SqlLedger``, which opens *_committer* and gives *_read*.
 
     The promises stand in ``core.ports.Ledger``.
     """
-
-    _committer: Committer
-
-    async def _read(self, question: Callable[..., T], *args: Any) -> T:
-        raise AssertionError("the ledger brings its own")
 
     # -- statistics --------------------------------------------------------------------------
     async def completions(self, first_minute: int, end_minute: int) -> list[Completed]:
