@@ -189,6 +189,7 @@ class Ticket:
     enqueue_seq: int
     lane: str = ""
     size_bytes: int = 0
+    user_id: str = field(default="", compare=False)  # users take turns in a lane
 
     @property
     def job_id(self) -> str:

@@ -705,7 +705,10 @@ class Queue(Protocol):
     """
 
     async def push(self, tickets: Sequence[Ticket]) -> None:
-        """Put each into its lane unless its job exists already. Idempotent, one round trip."""
+        """Put each into its lane unless its job exists already. Idempotent, one round trip.
+
+        Users take turns: the j-th of a user that waits stands behind at most j of every other's.
+        """
         ...
 
     async def take(self, lanes: Sequence[str], limit: int, worker: str) -> list[Ticket]:
@@ -838,3 +841,13 @@ class Parser(Protocol):
         ...
 
     async def close(self) -> None: ...
+    async def to_front(
+        self, lane: str, tickets: Sequence[Ticket], turns: Sequence[int] = ()
+    ) -> list[Ticket]:
+        """Those that wait in *lane* stand at its head now, in this order; they come back.
+
+        *turns*, one each, growing: how many turns later than the head others may still go
+        between them; none: all before whoever comes from now on.
+        """
+        ...
+

@@ -288,7 +288,7 @@ class Intake:
         pairs = list(zip(submissions, answers, strict=True))
         self.ring(
             [
-                Ticket(a.document_id, a.enqueue_seq, s.lane, s.size_bytes)
+                Ticket(a.document_id, a.enqueue_seq, s.lane, s.size_bytes, s.user_id)
                 for s, a in pairs
                 if a.kind in fresh
             ]

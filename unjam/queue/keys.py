@@ -26,6 +26,15 @@ def lane_name(key: str) -> str:
     return key.removeprefix(_LANE)
 
 
+JOBS = _JOB
+"""Before a job's id; scripts that meet ids in a lane need it."""
+
+
+def turns(lane_name: str) -> str:
+    """Hash: user → the turn of the last job of his that entered the lane."""
+    return f"rag:turns:{lane_name}"
+
+
 def intermediate(name: str) -> str:
     """List of the ids that were taken from a lane and are not started yet."""
     return f"{_LANE}{name}:intermediate"

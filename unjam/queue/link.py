@@ -28,7 +28,15 @@ HEALTH_CHECK_S = 15
 
 @cache
 def _source(name: str) -> str:
-    return (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
+    """The script; what ``--#include other`` in its first line names stands before it."""
+    text = (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
+    first, _, rest = text.partition("\n")
+    if first.startswith(_INCLUDE):
+        return _source(first.removeprefix(_INCLUDE).strip()) + rest
+    return text
+
+
+_INCLUDE = "--#include "
 
 
 class RedisLink:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,8 @@ class MemoryQueue:
         self.sent_back: set[str] = set()  # job ids that ``rq requeue`` took off the registry
         self._lanes: dict[str, deque[str]] = {}
         self._jobs: dict[str, Ticket] = {}
+        self._turns: dict[str, int] = {}  # job id → turn
+        self._latest: dict[tuple[str, str], int] = {}  # lane, user → the user's last turn
         self._taken: dict[str, float] = {}
         self._taker: dict[str, str] = {}
         self._bell = asyncio.Event()
@@ -60,8 +63,21 @@ class MemoryQueue:
             self._jobs[ticket.job_id] = Ticket(
                 ticket.document_id, ticket.enqueue_seq, lane, ticket.size_bytes
             )
-            self._lanes.setdefault(lane, deque()).append(ticket.job_id)
+            self._place(ticket.job_id, lane, ticket.user_id)
         self._bell.set()
+
+    def _place(self, job_id: str, lane: str, user_id: str) -> None:
+        """Sorted by turn: see ``lua/place.lua``."""
+        line = self._lanes.setdefault(lane, deque())
+        if not line:
+            self._latest = {k: n for k, n in self._latest.items() if k[0] != lane}
+        now = self._turns.get(line[0], 0) if line else 0
+        turn = max(now, self._latest.get((lane, user_id), 0) + 1)
+        self._turns[job_id] = self._latest[lane, user_id] = turn
+        if not line or turn >= self._turns.get(line[-1], 0):
+            line.append(job_id)
+        else:
+            line.insert(bisect_right([self._turns.get(i, 0) for i in line], turn), job_id)
 
     async def take(self, lanes: Sequence[str], limit: int, worker: str) -> list[Ticket]:
         self._check()
@@ -116,10 +132,26 @@ class MemoryQueue:
             for job_id in going:
                 if job_id in self._jobs:
                     self._jobs[job_id] = replace(self._jobs[job_id], lane=lane)
-                    self._lanes.setdefault(lane, deque()).append(job_id)
+                    self._place(job_id, lane, wanted[job_id].user_id)
                     moved.append(replace(wanted[job_id], lane=lane))
         self._bell.set()
         return moved
+
+    async def to_front(
+        self, lane: str, tickets: Sequence[Ticket], turns: Sequence[int] = ()
+    ) -> list[Ticket]:
+        self._check()
+        line = self._lanes.get(lane, deque())
+        now = self._turns.get(line[0], 0) if line else 0
+        waiting = set(line)
+        front: list[Ticket] = []
+        for ticket, after in zip(tickets, turns or [0] * len(tickets), strict=True):
+            if ticket.job_id in waiting:
+                waiting.discard(ticket.job_id)
+                self._turns[ticket.job_id] = now + after
+                front.append(ticket)
+        self._lanes[lane] = deque([t.job_id for t in front] + [i for i in line if i in waiting])
+        return front
 
     async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
         self._check()

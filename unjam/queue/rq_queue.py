@@ -29,7 +29,7 @@ T = TypeVar("T")
 PUSH_AT_ONCE = 500
 """Tickets a script call: about 5 ms of Redis, in which nobody else is served."""
 
-MOVE_AT_ONCE = 10_000
+MOVE_AT_ONCE = 5_000
 """Tickets a script call that go to another lane: about 0.1 s of Redis out of 100,000."""
 
 LEAST_SHARE = 4
@@ -53,9 +53,9 @@ class RqQueue(RqBooks, ParkedJobs):
 
     # -- into the lanes ---------------------------------------------------------------------
     async def push(self, tickets: Sequence[Ticket]) -> None:
-        """Put each into its lane unless its job exists already. Idempotent."""
+        """Put each into its lane unless its job exists already; users take turns. Idempotent."""
         for some in _chunks(tickets, PUSH_AT_ONCE):
-            names = [keys.QUEUES, keys.failed(DEAD), keys.TAKEN]
+            names = [keys.QUEUES, keys.failed(DEAD), keys.TAKEN, keys.JOBS]
             args = [stamp(), DESCRIPTION]
             for ticket in some:
                 lane = ticket.lane or PROCESSING
@@ -63,11 +63,13 @@ class RqQueue(RqBooks, ParkedJobs):
                 names += (
                     keys.job(ticket.job_id),
                     keys.lane(lane),
+                    keys.turns(lane),
                     keys.job(before),
                     keys.intermediate(lane),
                     keys.failed(lane),
                 )
-                args += (ticket.job_id, lane, encode(ticket, self._function), before)
+                data = encode(ticket, self._function)
+                args += (ticket.job_id, lane, data, before, ticket.user_id)
             await self._link.run("push", names, args)
 
     async def put_back(self, tickets: Sequence[Ticket], worker: str) -> None:
@@ -206,16 +208,28 @@ class RqQueue(RqBooks, ParkedJobs):
 
     # -- between the lanes ------------------------------------------------------------------
     async def move(self, tickets: Sequence[Ticket], lane: str) -> list[Ticket]:
-        """Those that still wait in their lanes go to the tail of *lane*, in one step a lane."""
+        """Those that still wait in their lanes go to *lane*, in one step a lane."""
         moved: list[Ticket] = []
         for source, some in by_lane(tickets).items():
             for part in _chunks(some, MOVE_AT_ONCE) if source != lane else ():
                 known = {t.job_id: t for t in part}
-                names = [keys.lane(source), keys.lane(lane), keys.QUEUES, *map(keys.job, known)]
-                ids = await self._link.run("move", names, [lane, *known])
+                names = [keys.lane(source), keys.lane(lane), keys.turns(lane)]
+                names += (keys.QUEUES, keys.JOBS)
+                pairs = [word for t in part for word in (t.job_id, t.user_id)]
+                ids = await self._link.run("move", names, [lane, *pairs])
                 moved += [replace(known[str(i)], lane=lane) for i in ids]
         self._audit.forget()
         return moved
+
+    async def to_front(
+        self, lane: str, tickets: Sequence[Ticket], turns: Sequence[int] = ()
+    ) -> list[Ticket]:
+        """Those that wait in *lane* stand at its head, in the order given; one step for all."""
+        known = {t.job_id: t for t in tickets}
+        after = turns or [0] * len(tickets)
+        pairs = [w for t, n in zip(tickets, after, strict=True) for w in (t.job_id, n)]
+        names = [keys.lane(lane), keys.JOBS]
+        return [known[str(i)] for i in await self._link.run("front", names, pairs)]
 
     # -- questions --------------------------------------------------------------------------
     async def present(self, tickets: Sequence[Ticket]) -> list[bool]:

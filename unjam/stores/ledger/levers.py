@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from unjam.core.document import CLAIMABLE, State, Ticket
 from unjam.stores import schema
 from unjam.stores.ledger.commit import Committer
+from unjam.stores.ledger.reads import tickets
 from unjam.stores.ledger.tx import Tx
 
 T = TypeVar("T")
@@ -47,9 +48,7 @@ class Levers:
 
 
 def _standing_in(conn: Connection, lane: str, limit: int) -> list[Ticket]:
-    query = sa.select(_d.c.id, _d.c.enqueue_seq, _d.c.lane, _d.c.size_bytes).where(
-        _in_line, _d.c.lane == lane
-    )
+    query = tickets.where(_in_line, _d.c.lane == lane)
     return [
         Ticket(*record) for record in conn.execute(query.order_by(_d.c.updated_at).limit(limit))
     ]

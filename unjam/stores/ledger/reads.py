@@ -18,7 +18,7 @@ from unjam.stores.ledger.tx import names_of
 
 _d = schema.documents
 whole = sa.select(*(_d.c[name] for name in FIELDS))
-_tickets = sa.select(_d.c.id, _d.c.enqueue_seq, _d.c.lane, _d.c.size_bytes)
+tickets = sa.select(_d.c.id, _d.c.enqueue_seq, _d.c.lane, _d.c.size_bytes, _d.c.user_id)
 MAX_PAGE = 500
 
 
@@ -179,12 +179,12 @@ def pins_in_use(conn: Connection) -> list[Pin]:
 
 # -- the reconciler -------------------------------------------------------------------------
 def pushable(conn: Connection, limit: int) -> list[Ticket]:
-    query = _tickets.where(_d.c.state == State.RECEIVED.value).order_by(_d.c.id).limit(limit)
+    query = tickets.where(_d.c.state == State.RECEIVED.value).order_by(_d.c.id).limit(limit)
     return [Ticket(*record) for record in conn.execute(query)]
 
 
 def queued_slice(conn: Connection, after_id: str, limit: int) -> list[Ticket]:
-    query = _tickets.where(_d.c.state == State.QUEUED.value, _d.c.id > after_id)
+    query = tickets.where(_d.c.state == State.QUEUED.value, _d.c.id > after_id)
     return [Ticket(*record) for record in conn.execute(query.order_by(_d.c.id).limit(limit))]
 
 

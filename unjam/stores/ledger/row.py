@@ -56,7 +56,7 @@ class Row:
     slo_since: float | None = None
 
     def ticket(self) -> Ticket:
-        return Ticket(self.id, self.enqueue_seq, self.lane, self.size_bytes)
+        return Ticket(self.id, self.enqueue_seq, self.lane, self.size_bytes, self.user_id)
 
     def values(self, id_name: str = "id") -> dict[str, Any]:
         """All columns; the id under *id_name*."""
