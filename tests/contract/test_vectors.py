@@ -259,3 +259,31 @@ async def test_strange_characters_are_no_trouble(store: VectorStore, collection:
 
 async def test_ping_answers(store: VectorStore) -> None:
     await store.ping()
+
+
+async def test_a_collection_tells_what_it_holds_and_whose_it_is(
+    store: VectorStore, collection: str
+) -> None:
+    assert await store.facts(collection) is None
+    await store.sign(collection, "me")  # nothing to sign
+    await store.upsert(collection, [row("d", i) for i in range(3)], stack(3))
+    facts = await store.facts(collection)
+    assert facts is not None
+    assert (facts.rows, facts.owners) == (3, frozenset())
+    for owner in ("me", "you", "me"):
+        await store.sign(collection, owner)
+    signed = await store.facts(collection)
+    assert signed is not None
+    assert (signed.identity, signed.owners) == (facts.identity, {"me", "you"})
+    await store.upsert(collection, [row("d", 3)], stack(1, 3))
+    (near,) = await store.query(collection, unit(3), 1)
+    assert near.chunk.id == chunk_id("d", 1, 3)
+
+
+async def test_all_rows_are_met_by_a_walk(store: VectorStore, collection: str) -> None:
+    assert await store.stored(collection, 0, 10) == []
+    rows = [row("d", i, generation=2) for i in range(7)]
+    await store.upsert(collection, rows, stack(7))
+    seen = [r for start in (0, 3, 6) for r in await store.stored(collection, start, 3)]
+    assert sorted(r.id for r in seen) == sorted(r.id for r in rows)
+    assert {(r.document_id, r.generation) for r in seen} == {("d", 2)}

@@ -336,6 +336,37 @@ class Ledger(Protocol):
 
     # claims
     async def claim(
+    # the audit of vectors
+    async def visible_chunks(
+        self, after: tuple[str, str] = ("", ""), limit: int = 200
+    ) -> list[VisibleChunks]:
+        """What the vector store must hold, behind (pin id, document id) *after*, in that order."""
+        ...
+
+    async def visible_totals(self) -> dict[str, int]:
+        """Collection → chunks that it must hold at least."""
+        ...
+
+    async def note_gaps(self, found: Sequence[VisibleChunks]) -> list[Ticket]:
+        """Chunks of these are absent from the vector store: they count as missing from now on.
+
+        Searchable ones get a new generation under the pin they have (the tickets); those that
+        are being updated already are only counted. Nothing where another generation is visible.
+        """
+        ...
+
+    async def open_gaps(self, after: str = "", limit: int = 200) -> list[VisibleChunks]:
+        """Those that count as missing, by document id."""
+        ...
+
+    async def close_gaps(self, whole: Sequence[VisibleChunks] = ()) -> int:
+        """*whole* are complete again; notes that ended otherwise go, too. How many went."""
+        ...
+
+    async def keeping(self, pairs: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Keeping]:
+        """(document, generation) → whether its chunks must stay. Ask after they were seen."""
+        ...
+
         self, tickets: Sequence[Ticket], worker: WorkerRef, max_concurrent: int
     ) -> list[ClaimAnswer]:
         """Lease what is claimable; slots (whole system) are counted in the same transaction."""
@@ -633,6 +664,41 @@ class Provider(Protocol):
         """One request; texts carry their role prefix already."""
         ...
 
+Keeping = Literal["kept", "over", "unknown"]
+"""Of a generation's chunks: visible or in the making; superseded, abandoned or deleted; of a
+document that the ledger never knew."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleChunks:
+    """What search shows of one document: *collection* must hold its chunks 0 … *chunks* - 1."""
+
+    document_id: str
+    generation: int
+    chunks: int
+    collection: str
+    pin_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionFacts:
+    """A collection of the vector store. *identity* changes when it is made anew; *owners* are
+    ids of the ledgers that keep their chunks in it."""
+
+    identity: str
+    rows: int
+    owners: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredId:
+    """One row of a collection; no document ("") when unjam did not write it."""
+
+    id: str
+    document_id: str
+    generation: int
+
+
     async def close(self) -> None: ...
 
 
@@ -666,6 +732,18 @@ class Embedder(Protocol):
     async def forget(self, texts: Sequence[str], pin: Pin) -> None:
         """Drop the cached vectors of these chunk texts."""
         ...
+    async def facts(self, collection: str) -> CollectionFacts | None:
+        """None: there is no such collection. Cheap: 5 ms at 30,000 rows."""
+        ...
+
+    async def sign(self, collection: str, owner: str) -> None:
+        """Add *owner* to the collection's owners; nothing where it does not exist."""
+        ...
+
+    async def stored(self, collection: str, offset: int, limit: int) -> list[StoredId]:
+        """Rows in the store's own order, to be walked through."""
+        ...
+
 
     async def close(self) -> None: ...
 

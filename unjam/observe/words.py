@@ -250,3 +250,22 @@ def redis_lost_data(seen: int | None, known: int) -> None:
         epoch_seen=seen,
         epoch_known=known,
     )
+
+
+def vectors_lost(collection: str, wanted: int, found: int) -> None:
+    """The vector store holds fewer rows than search shows; every document is looked at now."""
+    _say(
+        logging.WARNING,
+        "The vector store lost chunks; they come back from the embedding cache",
+        collection=collection,
+        chunks_wanted=wanted,
+        rows_found=found,
+    )
+
+
+def foreign_chunks_removed(collection: str, count: int) -> None:
+    _say(
+        logging.INFO,
+        f"{count} chunks that belong to no document are removed",
+        collection=collection,
+    )

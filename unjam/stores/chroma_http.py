@@ -68,6 +68,21 @@ class ChromaHttp:
         raw = await self._call("GET", f"{_BASE}/{quote(name, safe='')}", None, timeout_s)
         return str(raw["id"])
 
+    async def describe(self, name: str, timeout_s: float) -> Mapping[str, Any]:
+        """Its id, metadata, … Raises CollectionGone."""
+        return await self._call("GET", f"{_BASE}/{quote(name, safe='')}", None, timeout_s)
+
+    async def count(self, collection_id: str, timeout_s: float) -> int:
+        """Rows. Raises CollectionGone."""
+        return int(await self._call("GET", f"{_BASE}/{collection_id}/count", None, timeout_s))
+
+    async def set_metadata(
+        self, collection_id: str, metadata: Mapping[str, Any], timeout_s: float
+    ) -> None:
+        """Replace the collection's metadata. Raises CollectionGone."""
+        body = orjson.dumps({"new_metadata": dict(metadata)})
+        await self._call("PUT", f"{_BASE}/{collection_id}", body, timeout_s)
+
     async def create(self, name: str, configuration: Mapping[str, Any], timeout_s: float) -> str:
         """Make the collection unless it exists; its id."""
         body = {"name": name, "get_or_create": True, "configuration": configuration}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from unjam.core.chunk import StoredChunk
 from unjam.core.errors import DependencyDown
 from unjam.core.filters import Scalar, filterable, matches, parse_filter
-from unjam.core.ports import Candidate, ChunkRow, Vectors
+from unjam.core.ports import Candidate, ChunkRow, CollectionFacts, StoredId, Vectors
 
 _Row = tuple[StoredChunk, NDArray[np.float32], Mapping[str, Scalar], Mapping[str, Scalar]]
 
@@ -22,12 +23,14 @@ class MemoryVectors:
     def __init__(self) -> None:
         self.down: DependencyDown | None = None
         self._rows: dict[str, dict[str, _Row]] = {}
+        self._made: dict[str, tuple[str, set[str]]] = {}  # collection → identity, owners
 
     async def upsert(self, collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
         self._check()
         if len(rows) != len(vectors):
             raise ValueError(f"{len(rows)} rows, {len(vectors)} vectors")
         held = self._rows.setdefault(collection, {})
+        self._made.setdefault(collection, (secrets.token_hex(8), set()))
         for row, vector in zip(rows, vectors, strict=True):
             self._same_dimension(held, vector)
             held[row.id] = _keep(row, vector)
@@ -67,6 +70,23 @@ class MemoryVectors:
         self._check()
         return list(self._rows)
 
+    async def facts(self, collection: str) -> CollectionFacts | None:
+        self._check()
+        if collection not in self._made:
+            return None
+        identity, owners = self._made[collection]
+        return CollectionFacts(identity, len(self._rows[collection]), frozenset(owners))
+
+    async def sign(self, collection: str, owner: str) -> None:
+        self._check()
+        if collection in self._made:
+            self._made[collection][1].add(owner)
+
+    async def stored(self, collection: str, offset: int, limit: int) -> list[StoredId]:
+        self._check()
+        held = list(self._rows.get(collection, {}).values())[offset : offset + limit]
+        return [StoredId(c.id, c.document_id, c.generation) for c, *_ in held]
+
     async def ping(self) -> None:
         self._check()
 
@@ -76,6 +96,7 @@ class MemoryVectors:
     def drop(self, collection: str) -> None:
         """Lose a collection behind everybody's back."""
         self._rows.pop(collection, None)
+        self._made.pop(collection, None)
 
     def _check(self) -> None:
         if self.down is not None:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0007"
 """The newest migration; revisions sort as text, so a greater one means a newer program."""
 
 metadata = MetaData()
@@ -112,6 +112,12 @@ _partial("ix_documents_in_line", ("lane", "updated_at"), "state IN ('received', 
 _partial("ix_documents_slo", ("slo_since",), "slo_since IS NOT NULL")
 _partial("ix_documents_visible_pin", ("visible_pin", "state"), "visible_pin <> ''")
 _partial("ix_documents_visible_hash", ("visible_hash",), "visible_hash <> ''")
+# The audit of vectors walks it in slices, and adds up its chunks without a look at the rows.
+_partial(
+    "ix_documents_seen",
+    ("visible_pin", "id", "chunks"),
+    "visible_generation > 0 AND shown = 1",
+)
 
 COLD = [
     "user_id",
@@ -251,6 +257,14 @@ cleanups = Table(
     sqlite_autoincrement=True,
 )
 
+gaps = Table(  # visible generations with chunks that the vector store lacks
+    "gaps",
+    metadata,
+    Column("document_id", Key, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
 processes = Table(
     "processes",
     metadata,
@@ -260,6 +274,15 @@ processes = Table(
     Column("version", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("seen", Double, nullable=False),
+    _int("rss_bytes"),  # peak, at the last heartbeat
+)
+
+exits = Table(  # how processes ended, as their supervisor saw it; kept an hour
+    "exits",
+    metadata,
+    Column("worker", Key, primary_key=True),
+    Column("code", Integer, nullable=False),  # negative: the signal
+    Column("at", Double, nullable=False),
 )
 
 leaders = Table(

@@ -14,7 +14,8 @@ from unjam.core.chunk import StoredChunk
 from unjam.core.errors import DependencyDown
 from unjam.core.filters import parse_filter
 from unjam.core.lease import UPSERT_TIMEOUT_S
-from unjam.core.ports import Candidate, ChunkRow, Vectors
+from unjam.core.ports import Candidate, ChunkRow, CollectionFacts, StoredId, Vectors
+from unjam.stores import chroma_census
 from unjam.stores.chroma_http import CODE, ChromaHttp, CollectionGone
 from unjam.stores.chroma_rows import decode_row, encode_upsert, to_where
 
@@ -135,6 +136,21 @@ class ChromaVectors:
 
     async def collections(self) -> list[str]:
         return await self._http.names(self._read_s)
+
+    async def facts(self, collection: str) -> CollectionFacts | None:
+        """Raises DependencyDown."""
+        return await chroma_census.facts(self._http, collection, self._read_s)
+
+    async def sign(self, collection: str, owner: str) -> None:
+        """Raises DependencyDown."""
+        await chroma_census.sign(self._http, collection, owner, self._read_s)
+
+    async def stored(self, collection: str, offset: int, limit: int) -> list[StoredId]:
+        """Raises DependencyDown."""
+        body = chroma_census.page(offset, limit)
+        raw = await self._on_found(collection, "get", body, self._read_s)
+        rows = zip(raw["ids"], raw["metadatas"], strict=True) if raw else ()
+        return [chroma_census.stored_id(i, m) for i, m in rows]
 
     async def ping(self) -> None:
         """Raises DependencyDown."""

@@ -6,6 +6,7 @@ twice, beside workers, and to be cut off anywhere: the ledger decides.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from unjam.core.document import Document, Pin, State, Ticket
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import Blobs, Cleanup, Embedder, Ledger, Queue, VectorStore, WorkerRef
 from unjam.observe import words
+from unjam.watchdog.audit_vectors import VectorAudit
 
 OUTBOX_S = 4.0
 """When the next look at a shut outbox is due, at the latest: two rounds."""
@@ -31,6 +33,9 @@ BLOB_GRACE_S = 3600.0
 """A blob may go this long after its last reference (an upload may be about to re-link it)."""
 
 BLOBS_AT_ONCE = 100
+
+VECTORS_S = 4.0
+"""What of a round the audit of vectors may take when the vector store hangs."""
 
 CLEANUP_BLOCK = 256
 CLEANUP_GAP = 4
@@ -55,6 +60,10 @@ class Reconciler:
     _blobs_part: int = 0
     _down: set[str] = field(default_factory=set[str])
     _mourned: set[str] = field(default_factory=set[str])  # dead; the queue was not told yet
+    vector_audit: VectorAudit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vector_audit = VectorAudit(self.ledger, self.vectors)
 
     async def tick(self) -> None:
         """All chores once; one that fails for a dependency does not stop the others."""
@@ -66,6 +75,7 @@ class Reconciler:
             self.audit_a_slice,
             self.mirror_dead_letters,
             self.clean_vectors,
+            self.audit_vectors,
             self.build_beside,
             self.sweep_blobs,
         )
@@ -232,6 +242,17 @@ class Reconciler:
                 texts = [c.text for c in await self.vectors.get(cleanup.collection, ids)]
                 await self.embedder.forget(texts, cleanup.purge)
             await self.vectors.delete(cleanup.collection, ids)
+
+    async def audit_vectors(self) -> None:
+        """What search should find is in the vector store, and nothing else stays there."""
+        try:
+            async with asyncio.timeout(VECTORS_S):
+                await self.vector_audit.check()
+                await self.vector_audit.walk()
+        except TimeoutError:
+            raise DependencyDown(
+                "the vector store does not answer the audit", code="vector_store_down"
+            ) from None
 
     async def build_beside(self) -> None:
         """A changed embedding model: searchable documents get a new generation, bit by bit."""

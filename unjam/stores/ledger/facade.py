@@ -28,7 +28,7 @@ from unjam.core.document import (
     Submission,
     Ticket,
 )
-from unjam.core.errors import DependencyDown, UsageError
+from unjam.core.errors import DependencyDown
 from unjam.core.events import Event
 from unjam.core.lease import LEASE_S
 from unjam.core.outcome import Outcome
@@ -59,11 +59,12 @@ from unjam.stores.ledger.commit import Committer, Op, Writer
 from unjam.stores.ledger.dialect import READERS, Postgres, Sqlite, as_down, dialect_of
 from unjam.stores.ledger.housekeeping import Housekeeping
 from unjam.stores.ledger.opening import prepare
+from unjam.stores.ledger.vector_audit import VectorAuditLedger
 
 T = TypeVar("T")
 
 
-class SqlLedger(DeadLetterBook, Housekeeping):
+class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger):
     """Open it with ``await SqlLedger.open(url)``, after any fork. Safe from any loop or thread."""
 
     def __init__(
@@ -195,12 +196,6 @@ class SqlLedger(DeadLetterBook, Housekeeping):
 
     async def equation(self) -> Equation:
         return await self._read(reads.equation)
-
-    async def note_missing(self, n: int) -> None:
-        """An audit found *n* searchable documents with chunks absent from the vector store."""
-        if n < 0:
-            raise UsageError(f"{n} documents cannot be missing")
-        await self._committer.submit(lambda tx: upkeep.put_meta(tx, "chunks_missing", n))
 
     async def state_counts(self) -> dict[State, int]:
         return await self._read(reads.state_counts)

@@ -15,6 +15,7 @@ from unjam.core.ports import Cleanup, Equation, Page, VisibleDocument, WorkerRef
 from unjam.stores import schema
 from unjam.stores.ledger.row import FIELDS, Row
 from unjam.stores.ledger.tx import names_of
+from unjam.stores.ledger.vector_audit import count_gaps
 
 _d = schema.documents
 whole = sa.select(*(_d.c[name] for name in FIELDS))
@@ -113,7 +114,7 @@ def equation(conn: Connection) -> Equation:
     """An update of a searchable document counts as searchable until it ends otherwise."""
     tallies = _tallies(conn)
     query = sa.select(schema.meta.c.value).where(schema.meta.c.key == "chunks_missing")
-    chunks_missing = int(conn.execute(query).scalar() or 0)
+    chunks_missing = int(conn.execute(query).scalar() or 0) + count_gaps(conn)
     accepted = tallies.get(("accepted", False), 0)
 
     def unseen(*states: State) -> int:
