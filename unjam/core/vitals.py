@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unjam.core.breaker import Breaker
 from unjam.core.document import State
@@ -87,5 +87,27 @@ class Vitals:
     missing: int  # searchable documents with chunks absent from the vector store
     epoch: int
     knobs: Mapping[str, int]
+    exits: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Process id → exit code (negative: signal), where a supervisor saw it end."""
     meta: Mapping[str, str] = field(default_factory=dict[str, str])
     """Further notes of the ledger, by key, as others left them for the watchdog."""
+
+
+class Patient(Protocol):
+    """What can be asked how it is: the ledger, also when it was opened for reading only.
+
+    Raises DependencyDown (ledger_unwritable) when it cannot be read.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    async def vitals(self, lanes: Sequence[str], after: int = 0) -> Vitals:
+        """In one snapshot; flat at a million rows. *lanes*: whose heads are wanted. *after*: the
+        last event that is known already (``Vitals.last_event``); what happened is told from there
+        on."""
+        ...
+
+    async def glimpse(self, document_ids: Sequence[str]) -> list[Standing]:
+        """Those of the documents that stand in line."""
+        ...

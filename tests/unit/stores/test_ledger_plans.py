@@ -58,6 +58,7 @@ QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
     "forget_blob": lambda x: x.forget_blob("0"),
     "delete": lambda x: x.delete("d00000001"),
     "completions": lambda x: x.completions(1, 2),
+    "vitals": lambda x: x.vitals(["rag_processing"]),
     "in_line_since": lambda x: x.in_line_since(["rag_processing"]),
     "trim": lambda x: x.trim(),
     "adopt_blobs": lambda x: x.adopt_blobs({"0": 1}),

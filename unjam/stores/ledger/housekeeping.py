@@ -15,13 +15,14 @@ from unjam.stores.ledger.levers import Levers
 from unjam.stores.ledger.rebuild import rebuild
 from unjam.stores.ledger.trim import trim
 from unjam.stores.ledger.tx import Tx
+from unjam.stores.ledger.vitals import VitalSigns
 
 _d = schema.documents
 _b = schema.blobs
 _AT_ONCE = 500
 
 
-class Housekeeping(Levers):
+class Housekeeping(Levers, VitalSigns):
     """Mixed into ``SqlLedger``, which opens *_committer* and gives *_read*.
 
     The promises stand in ``core.ports.Ledger``.
