@@ -334,8 +334,6 @@ class Ledger(Protocol):
         """
         ...
 
-    # claims
-    async def claim(
     # the audit of vectors
     async def visible_chunks(
         self, after: tuple[str, str] = ("", ""), limit: int = 200
@@ -367,6 +365,8 @@ class Ledger(Protocol):
         """(document, generation) → whether its chunks must stay. Ask after they were seen."""
         ...
 
+    # claims
+    async def claim(
         self, tickets: Sequence[Ticket], worker: WorkerRef, max_concurrent: int
     ) -> list[ClaimAnswer]:
         """Lease what is claimable; slots (whole system) are counted in the same transaction."""
@@ -613,57 +613,6 @@ class ChunkRow:
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A hit before the visibility check. *score* is cosine similarity, −1 … 1."""
-
-    chunk: StoredChunk
-    score: float
-
-
-class VectorStore(Protocol):
-    """Chunks and their vectors, one collection per fingerprint."""
-
-    async def upsert(self, collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
-        """Raises DependencyDown (vector_store_down, embedding_dimension_changed)."""
-        ...
-
-    async def missing(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """Which of the ids are not there (``get(ids)``, no ``where``)."""
-        ...
-
-    async def get(self, collection: str, ids: Sequence[str]) -> list[StoredChunk]:
-        """Those that exist, in the order asked for."""
-        ...
-
-    async def query(
-        self, collection: str, vector: Vectors, k: int, where: Mapping[str, Any] | None = None
-    ) -> list[Candidate]:
-        """Nearest first, at most *k*. *vector* has shape (dimension,)."""
-        ...
-
-    async def delete(self, collection: str, ids: Sequence[str]) -> None: ...
-
-    async def collections(self) -> list[str]: ...
-
-    async def ping(self) -> None:
-        """Raises DependencyDown."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-# -- embedding ------------------------------------------------------------------------------
-class Provider(Protocol):
-    """One way to turn texts into vectors: the local model, or an OpenAI-compatible endpoint.
-
-    Raises DependencyDown (waiting reasons embedding_*), DocumentRejected (embedding_refused).
-    """
-
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """One request; texts carry their role prefix already."""
-        ...
-
 Keeping = Literal["kept", "over", "unknown"]
 """Of a generation's chunks: visible or in the making; superseded, abandoned or deleted; of a
 document that the ledger never knew."""
@@ -699,6 +648,69 @@ class StoredId:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A hit before the visibility check. *score* is cosine similarity, −1 … 1."""
+
+    chunk: StoredChunk
+    score: float
+
+
+class VectorStore(Protocol):
+    """Chunks and their vectors, one collection per fingerprint."""
+
+    async def upsert(self, collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
+        """Raises DependencyDown (vector_store_down, embedding_dimension_changed)."""
+        ...
+
+    async def missing(self, collection: str, ids: Sequence[str]) -> list[str]:
+        """Which of the ids are not there (``get(ids)``, no ``where``)."""
+        ...
+
+    async def get(self, collection: str, ids: Sequence[str]) -> list[StoredChunk]:
+        """Those that exist, in the order asked for."""
+        ...
+
+    async def query(
+        self, collection: str, vector: Vectors, k: int, where: Mapping[str, Any] | None = None
+    ) -> list[Candidate]:
+        """Nearest first, at most *k*. *vector* has shape (dimension,)."""
+        ...
+
+    async def delete(self, collection: str, ids: Sequence[str]) -> None: ...
+
+    async def collections(self) -> list[str]: ...
+
+    async def facts(self, collection: str) -> CollectionFacts | None:
+        """None: there is no such collection. Cheap: 5 ms at 30,000 rows."""
+        ...
+
+    async def sign(self, collection: str, owner: str) -> None:
+        """Add *owner* to the collection's owners; nothing where it does not exist."""
+        ...
+
+    async def stored(self, collection: str, offset: int, limit: int) -> list[StoredId]:
+        """Rows in the store's own order, to be walked through."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises DependencyDown."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# -- embedding ------------------------------------------------------------------------------
+class Provider(Protocol):
+    """One way to turn texts into vectors: the local model, or an OpenAI-compatible endpoint.
+
+    Raises DependencyDown (waiting reasons embedding_*), DocumentRejected (embedding_refused).
+    """
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """One request; texts carry their role prefix already."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -732,18 +744,6 @@ class Embedder(Protocol):
     async def forget(self, texts: Sequence[str], pin: Pin) -> None:
         """Drop the cached vectors of these chunk texts."""
         ...
-    async def facts(self, collection: str) -> CollectionFacts | None:
-        """None: there is no such collection. Cheap: 5 ms at 30,000 rows."""
-        ...
-
-    async def sign(self, collection: str, owner: str) -> None:
-        """Add *owner* to the collection's owners; nothing where it does not exist."""
-        ...
-
-    async def stored(self, collection: str, offset: int, limit: int) -> list[StoredId]:
-        """Rows in the store's own order, to be walked through."""
-        ...
-
 
     async def close(self) -> None: ...
 
@@ -813,6 +813,16 @@ class Queue(Protocol):
         """Those that still wait in their lanes go to *lane*; each lane in one atomic step.
 
         They come back, now of *lane*, in the order in which they stood.
+        """
+        ...
+
+    async def to_front(
+        self, lane: str, tickets: Sequence[Ticket], turns: Sequence[int] = ()
+    ) -> list[Ticket]:
+        """Those that wait in *lane* stand at its head now, in this order; they come back.
+
+        *turns*, one each, growing: how many turns later than the head others may still go
+        between them; none: all before whoever comes from now on.
         """
         ...
 
@@ -919,13 +929,3 @@ class Parser(Protocol):
         ...
 
     async def close(self) -> None: ...
-    async def to_front(
-        self, lane: str, tickets: Sequence[Ticket], turns: Sequence[int] = ()
-    ) -> list[Ticket]:
-        """Those that wait in *lane* stand at its head now, in this order; they come back.
-
-        *turns*, one each, growing: how many turns later than the head others may still go
-        between them; none: all before whoever comes from now on.
-        """
-        ...
-
