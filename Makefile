@@ -47,6 +47,7 @@ bench: setup ## run the measurements (BENCH= names some of bench/*.py)
 lock: ## write the lock files anew (ARGS=--upgrade for newest versions)
 	@scripts/lock.sh $(ARGS)
 
-docs: setup ## write the generated pages and notices anew
+docs: setup ## write the generated pages, rules, dashboard and notices anew
 	@$(PY) scripts/docs.py
+	@$(PY) scripts/deploy.py
 	@$(PY) scripts/notices.py

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REQUESTS = "rag_embedding_requests_total"
 KEYS_READY = "rag_embedding_keys_ready"
+KEYS = "rag_embedding_keys"
 TIMEOUT_S = 0.5
 
 
@@ -45,7 +46,8 @@ class Meters:
             finally:
                 await client.aclose()
         values = {(REQUESTS, outcome): float(n) for outcome, n in self._outcomes.items()}
-        return {**values, (KEYS_READY, ""): float(self._keys.ready())}
+        keys = {(KEYS_READY, ""): float(self._keys.ready()), (KEYS, ""): float(len(self._keys))}
+        return {**values, **keys}
 
     async def _look(self, client: Redis) -> None:
         from unjam.embedding.shared_limiter import read_barred, read_outcomes

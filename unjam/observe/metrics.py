@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from unjam.core.document import RUNNING, State
 from unjam.core.errors import DependencyDown
 from unjam.core.lease import LEASE_S
-from unjam.core.ports import LaneFacts, Ledger, Queue
+from unjam.core.ports import LaneFacts, Ledger, Queue, WorkerRef
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LANES = ("rag_high", "rag_low", "rag_large_docs", "rag_processing")
@@ -31,6 +31,10 @@ DEAD_LETTERS = "rag_dlq"
 MAIN = "rag_processing"
 BUCKETS_S = ("1", "2", "5", "10", "30", "60", "120", "300", "600", "1800", "3600", "+Inf")
 Kind = Literal["gauge", "counter", "histogram"]
+RECOVERY = "recovery:"
+"""Ledger counters ``recovery:<action>:<outcome>`` are the recovery actions."""
+ACTIONS = ("requeue", "restart", "start_worker", "stop_worker")
+OUTCOMES = ("done", "failed", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +155,20 @@ FAMILIES: Sequence[Family] = (
         source="embedding_keys_ready",
     ),
     Family(
+        "rag_embedding_keys",
+        "gauge",
+        "Embedding keys that are configured; 0 with the local model.",
+        "설정된 임베딩 키 수입니다. 로컬 모델이면 0입니다.",
+        source="embedding_keys",
+    ),
+    Family(
         "rag_redis_unsafe",
         "gauge",
         "1 while Redis may lose jobs for this reason.",
         "해당 사유로 Redis가 작업을 잃을 수 있는 동안 1입니다.",
         "reason",
         "redis_unsafe",
-        ("eviction_policy",),
+        ("eviction_policy", "appendonly_off"),
     ),
     Family(
         "rag_vector_store_errors_total",
@@ -172,8 +183,14 @@ FAMILIES: Sequence[Family] = (
         "Recovery actions by kind and outcome.",
         "종류와 결과별 복구 조치 수입니다.",
         "action,outcome",
-        "recovery_actions",
-        ("requeue,ok", "requeue,failed"),
+        RECOVERY,
+        tuple(f"{action},{outcome}" for action in ACTIONS for outcome in OUTCOMES),
+    ),
+    Family(
+        "rag_watchdogs_live",
+        "gauge",
+        "Live watchdogs; one leads, the others stand by.",
+        "살아 있는 워치독 수입니다. 하나가 이끌고 나머지는 대기합니다.",
     ),
     Family(
         "rag_ingest_slo_total",
@@ -216,8 +233,9 @@ async def render_metrics(ledger: Ledger, queue: Queue, *, extra: Extra | None = 
     """
     counters = await ledger.counters()
     states = await ledger.state_counts()
+    processes = await ledger.processes()
     counted = sorted(_counted_lanes(counters))
-    books = await _books(ledger, queue, counted, states)
+    books = await _books(queue, counted, states, _live(processes, "worker", "stock"))
     lanes = dict.fromkeys((*LANES, *books, *counted))
     facts = _Facts()
     values = facts.values
@@ -236,6 +254,7 @@ async def render_metrics(ledger: Ledger, queue: Queue, *, extra: Extra | None = 
     values["rag_worker_active_jobs"].update(await _active(ledger, states))
     values["rag_documents"].update({str(s): float(n) for s, n in states.items()})
     values["rag_dlq_length"][""] = float(states.get(State.DEAD, 0))
+    values["rag_watchdogs_live"][""] = float(_live(processes, "watchdog"))
     values["rag_documents_missing"][""] = float((await ledger.equation()).missing)
     _count(facts, counters, lanes)
     for (name, label), value in (extra or {}).items():
@@ -255,8 +274,13 @@ def _count(facts: _Facts, counters: Mapping[tuple[str, str], float], lanes: Iter
     plain = {f.source: f for f in FAMILIES if f.source and f.kind != "histogram"}
     facts.buckets = {lane: dict.fromkeys(BUCKETS_S, 0.0) for lane in lanes}
     facts.sums = dict.fromkeys(facts.buckets, 0.0)
+    actions = facts.values["rag_recovery_actions_total"]
     for (name, key), value in counters.items():
-        if name in plain:
+        if name.startswith(RECOVERY):
+            action, _, outcome = name.removeprefix(RECOVERY).partition(":")
+            series = f"{action},{outcome or 'done'}"
+            actions[series] = actions.get(series, 0.0) + value
+        elif name in plain:
             family = plain[name]
             series = facts.values[family.name]
             label = key if family.label else ""
@@ -284,18 +308,19 @@ async def _active(ledger: Ledger, states: Mapping[State, int]) -> dict[str, floa
     return found
 
 
+def _live(processes: Iterable[tuple[WorkerRef, float]], *kinds: str) -> int:
+    return sum(ref.kind in kinds and age <= LEASE_S for ref, age in processes)
+
+
 async def _books(
-    ledger: Ledger, queue: Queue, lanes: Sequence[str], states: Mapping[State, int]
+    queue: Queue, lanes: Sequence[str], states: Mapping[State, int], live: int
 ) -> dict[str, LaneFacts]:
-    """The lanes as RQ's books have them, or, while Redis is away, as much as the ledger knows."""
+    """The lanes as RQ's books have them, or, while Redis is away, as much as the ledger knows:
+    all that waits stands in the main lane, and *live* workers serve every lane."""
     try:
         books = await queue.lane_facts(lanes)
     except DependencyDown:
         waiting = states.get(State.QUEUED, 0) + states.get(State.RECEIVED, 0)
-        live = sum(
-            ref.kind in ("worker", "stock") and age <= LEASE_S
-            for ref, age in await ledger.processes()
-        )
         books = {name: LaneFacts(name, 0, workers=live) for name in (*LANES, *lanes)}
         books[MAIN] = LaneFacts(MAIN, waiting, workers=live)
     return {name: facts for name, facts in books.items() if name != DEAD_LETTERS}

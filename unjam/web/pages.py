@@ -5,6 +5,7 @@ Nothing here loads anything from elsewhere; the content security policy says so 
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from importlib import resources
 
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from unjam.core.errors import DependencyDown, NotFound
 from unjam.embedding.meters import Meters
 from unjam.observe.metrics import render_metrics
+from unjam.queue.safety import SafetyMeter
 from unjam.web.admin import worker_list
 from unjam.web.health import readiness
 from unjam.web.house import house_of, language_of
@@ -74,10 +76,12 @@ async def docs() -> Response:
 async def metrics(request: Request) -> Response:
     """Prometheus' text format, from the one collector."""
     house = house_of(request)
-    if not hasattr(request.app.state, "embedding_meters"):
-        request.app.state.embedding_meters = Meters(house.settings)
-    meters = await request.app.state.embedding_meters.read()
-    text = await render_metrics(house.ledger, house.queue, extra=meters)
+    state = request.app.state
+    if not hasattr(state, "embedding_meters"):
+        state.embedding_meters = Meters(house.settings)
+        state.redis_safety = SafetyMeter(house.settings.redis_url)
+    meters, safety = await asyncio.gather(state.embedding_meters.read(), state.redis_safety.read())
+    text = await render_metrics(house.ledger, house.queue, extra={**meters, **safety})
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -32,6 +32,8 @@ OTHERS = {
     "rag_documents_missing",
     "rag_embedding_requests_total",
     "rag_embedding_keys_ready",
+    "rag_embedding_keys",
+    "rag_watchdogs_live",
     "rag_redis_unsafe",
     "rag_vector_store_errors_total",
     "rag_recovery_actions_total",
@@ -106,6 +108,8 @@ async def test_exactly_the_promised_names_all_at_zero() -> None:
     for name in BY_QUEUE | {"rag_job_duration_seconds_count"}:
         assert set(seen[name]) == set(LANES), name
     assert set(seen["rag_documents"]) == set(State)
+    assert set(seen["rag_redis_unsafe"]) == {"eviction_policy", "appendonly_off"}
+    assert "requeue,done" in seen["rag_recovery_actions_total"]
 
 
 async def test_the_ledgers_counters_come_through() -> None:
@@ -122,6 +126,10 @@ async def test_the_ledgers_counters_come_through() -> None:
         ("duration_le:300", "rag_processing"): 5,
         ("duration_le:+Inf", "rag_processing"): 5,
         ("embedding_requests", "throttled"): 3,
+        ("recovery:restart:done", ""): 2,
+        ("recovery:repair_redis:failed", "rag_processing"): 1,
+        ("vector_store_errors", "rag_processing"): 4,
+        ("vector_store_errors", "rag_high"): 1,
     }
     seen = await scrape(ledger)
     assert seen["rag_jobs_started_total"]["rag_processing"] == 7
@@ -135,6 +143,9 @@ async def test_the_ledgers_counters_come_through() -> None:
     assert seen["rag_job_duration_seconds_sum"]["rag_processing"] == 12.5
     assert seen["rag_job_duration_seconds_count"]["rag_processing"] == 5
     assert seen["rag_embedding_requests_total"]["throttled"] == 3
+    assert seen["rag_recovery_actions_total"]["restart,done"] == 2
+    assert seen["rag_recovery_actions_total"]["repair_redis,failed"] == 1
+    assert seen["rag_vector_store_errors_total"][""] == 5
 
 
 async def test_lengths_ages_workers_and_work_in_hand() -> None:
@@ -178,6 +189,7 @@ async def test_redis_away_keeps_length_age_and_workers_from_the_ledger() -> None
     assert seen["rag_queue_length"]["rag_processing"] == 63
     assert seen["rag_queue_oldest_job_age_seconds"]["rag_pdf"] == pytest.approx(90, abs=5)
     assert seen["rag_workers_live"] == dict.fromkeys((*LANES, "rag_pdf"), 2)
+    assert seen["rag_watchdogs_live"][""] == 1
 
 
 async def test_ledger_away_is_said_so() -> None:

@@ -176,6 +176,8 @@ def settle(tx: Tx, held: Claim, outcome: Outcome) -> Settled:
             _retry(tx, row, outcome)
             ticket = row.ticket() if row.state == State.DEAD else None
         case Snooze():
+            if outcome.reason == "vector_store_down":
+                tx.count("vector_store_errors", row.lane)
             throttles = row.throttles + outcome.throttle
             wait(tx, row, outcome.reason, outcome.detail, outcome.after_s, throttles=throttles)
         case Dead():
