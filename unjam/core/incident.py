@@ -79,10 +79,40 @@ class Incident:
     affected_users: int = 0  # distinct user_id that were late past the SLO
     affected_anonymous: int = 0  # late documents without a user_id
     failed_jobs: int = 0  # dead letters made while it was open
+    flaps: int = 0  # times that it came back soon after it had been closed
+    undo: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What is to be put back once it is over; {} when there is nothing (any more)."""
 
     @property
     def key(self) -> tuple[str, str]:
         return (self.cause, self.subject)
+
+
+IncidentEventKind = Literal["opened", "reopened", "action", "handed_over", "closed", "sample"]
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentEvent:
+    """One line of an incident's timeline; *seq* grows over all incidents.
+
+    *data*: of an action ``remedy, outcome, en, ko, by``; of a sample ``queue, working, completed``
+    (documents in line, in work, and searchable since the ledger began).
+    """
+
+    seq: int
+    incident_id: int
+    at: float
+    kind: IncidentEventKind
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How far the house was at one moment of an incident."""
+
+    queue: int  # documents in line
+    working: int  # documents in work
+    completed: int  # made searchable since the ledger began
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0007"
+HEAD = "0009"
 """The newest migration; revisions sort as text, so a greater one means a newer program."""
 
 metadata = MetaData()
@@ -321,6 +321,71 @@ dependencies = Table(
     Column("until", Double),
     _int("failures"),
     Column("updated_at", Double, nullable=False),
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("cause", Key, nullable=False),
+    Column("subject", Key, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("state", Key, nullable=False),  # open, handed_over, closed
+    Column("started_at", Double, nullable=False),
+    Column("noticed_at", Double, nullable=False),
+    Column("closed_at", Double),
+    _text("evidence", "[]"),  # [[en, ko], …]
+    _text("effects", "[]"),
+    _int("max_queue_length"),
+    _int("affected_users"),
+    _int("affected_anonymous"),
+    _int("failed_jobs"),
+    _int("flaps"),
+    _text("undo", "{}"),
+    Index("ix_incidents_key", "cause", "subject", "id"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "ix_incidents_open",
+    incidents.c.id,
+    sqlite_where=text("state <> 'closed'"),
+    postgresql_where=text("state <> 'closed'"),
+)
+
+incident_events = Table(
+    "incident_events",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("incident_id", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("kind", Key, nullable=False),
+    _text("what"),  # of an action: the remedy …
+    _text("outcome"),  # … and what came of it
+    _text("data", "{}"),
+    Index("ix_incident_events_incident", "incident_id", "seq"),
+    Index("ix_incident_events_at", "at"),
+    sqlite_autoincrement=True,
+)
+
+remedies = Table(  # what hosts' supervisors are asked to do
+    "remedies",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("incident_id", BigInteger),
+    Column("host", Key, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("process_id", Text, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("done_at", Double),
+    _text("outcome"),
+    Index(
+        "ix_remedies_asked",
+        "host",
+        sqlite_where=text("done_at IS NULL"),
+        postgresql_where=text("done_at IS NULL"),
+    ),
+    sqlite_autoincrement=True,
 )
 
 meta = Table(

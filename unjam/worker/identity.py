@@ -35,7 +35,8 @@ def process_start(pid: int) -> int | None:
 
 
 def process_identity(
-    kind: Literal["worker", "stock", "watchdog", "api"] = "worker", pid: int | None = None
+    kind: Literal["worker", "stock", "watchdog", "api", "supervisor"] = "worker",
+    pid: int | None = None,
 ) -> WorkerRef:
     """This process (or *pid*) as a holder of leases; the id is unique per process life.
 

@@ -10,11 +10,12 @@ from unjam.core.document import Pin, Ticket
 from unjam.core.ports import Page
 from unjam.stores.ledger import dead
 from unjam.stores.ledger.commit import Committer
+from unjam.stores.ledger.incidents import IncidentLedger
 
 T = TypeVar("T")
 
 
-class DeadLetterBook:
+class DeadLetterBook(IncidentLedger):
     """Mixed into ``SqlLedger``, which opens *_committer* and gives *_read*."""
 
     _committer: Committer
