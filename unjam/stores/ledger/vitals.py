@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from unjam.core.document import State
+from unjam.core.document import RUNNING, State
 from unjam.core.events import EventKind
 from unjam.core.ports import Completed
 from unjam.core.vitals import Paid, Running, Standing, Vitals, WorkerDeath
@@ -63,20 +63,20 @@ def look(conn: Connection, dialect: Sqlite | Postgres, lanes: Sequence[str], aft
     oldest: dict[str, float] = {}
     for standing in heads:
         oldest.setdefault(standing.lane, standing.since)
-    count = conn.execute(
-        sa.select(sa.func.count()).select_from(_d).where(sa.text("worker <> ''"))
-    ).scalar_one()
+    counts = reads.state_counts(conn)
+    held = sum(counts[state] for state in RUNNING)
+    died = _died(notes, lease_now)
     return Vitals(
         ledger_id=notes.get("ledger_id", ""),
         now=now,
-        counts=reads.state_counts(conn),
+        counts=counts,
         backlog=backlog.measure(conn, now),
         oldest_since=oldest,
         breakers=dependencies.states(conn),
         processes=tuple(reads.processes(conn, lease_now)),
-        died=_died(notes, lease_now),
-        running=_running(conn) if count else (),
-        running_count=count,
+        died=died,
+        running=_running(conn) if held else (),
+        running_count=held,
         heads=heads,
         deaths=tuple(
             WorkerDeath(seq, at, document, data)
@@ -100,7 +100,7 @@ def look(conn: Connection, dialect: Sqlite | Postgres, lanes: Sequence[str], aft
         missing=reads.equation(conn).missing,
         epoch=int(notes.get("epoch", 0) or 0),
         knobs=reads.knobs(conn),
-        exits=_exits(conn),
+        exits=_exits(conn, {*died, *(str(data.get("worker")) for *_, data in told)}),
         meta=notes,
     )
 
@@ -134,7 +134,9 @@ def _glimpse(conn: Connection, document_ids: Sequence[str]) -> list[Standing]:
 def _running(conn: Connection) -> tuple[Running, ...]:
     names = ("id", "worker", "token", "state", "progress_done", "lane", "size_bytes")
     names += ("suspect", "alone", "claimed_at")
-    query = sa.select(*(_d.c[name] for name in names)).where(sa.text("worker <> ''"))
+    query = sa.select(*(_d.c[name] for name in names)).where(
+        sa.text("worker <> ''"), _d.c.lease_until >= 0
+    )
     rows = conn.execute(query.order_by(_d.c.lease_until).limit(RUNNING_SEEN)).mappings()
     return tuple(
         Running(
@@ -172,12 +174,13 @@ def _completions(conn: Connection, minute: int) -> tuple[Completed, ...]:
     return tuple(Completed(*row) for row in conn.execute(query.order_by(table.c.minute)))
 
 
-def _exits(conn: Connection) -> dict[str, int]:
-    """How processes ended that a supervisor saw end, lately."""
+def _exits(conn: Connection, workers: set[str]) -> dict[str, int]:
+    """How those of *workers* ended that a supervisor saw end."""
     table = schema.metadata.tables.get("exits")
-    if table is None:
+    if table is None or not workers:
         return {}
-    query = sa.select(table.c.worker, table.c.code).order_by(table.c.at.desc()).limit(EXITS_SEEN)
+    some = sorted(workers)[:EXITS_SEEN]
+    query = sa.select(table.c.worker, table.c.code).where(table.c.worker.in_(some))
     return {row.worker: row.code for row in conn.execute(query)}
 
 
