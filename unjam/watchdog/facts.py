@@ -100,7 +100,6 @@ class EmbeddingFacts:
     keys_ready: int = 0
     barred: Mapping[str, int] = field(default_factory=dict[str, int])  # reason → keys
     outcomes: Mapping[str, int] = field(default_factory=dict[str, int])  # outcome → requests
-    rate: float = 0.0  # requests per minute that were learnt; 0 = none
 
 
 @dataclass(frozen=True, slots=True)

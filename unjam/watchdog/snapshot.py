@@ -2,40 +2,196 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-from unjam.watchdog.facts import Facts, History
+from unjam import __version__
+from unjam.core.errors import DependencyDown, UnjamError
+from unjam.core.ports import VectorStore, WorkerRef
+from unjam.core.vitals import Patient, Standing, Vitals
+from unjam.queue.lanes import DEAD, DEFAULT_LANES
+from unjam.settings import Settings
+from unjam.watchdog.facts import (
+    HISTORY_S,
+    LOOK_S,
+    ChromaFacts,
+    Facts,
+    History,
+    LedgerFacts,
+    Process,
+    RedisFacts,
+)
+from unjam.watchdog.probes_host import Folder, disk_facts, host_facts
+from unjam.watchdog.probes_redis import RedisProbe, embedding_facts
+
+T = TypeVar("T")
 
 
 class Looking(Protocol):
-    """What takes one look; ``Snapshot`` is the real one, a test gives facts of its own."""
+    """What takes looks: ``Snapshot``, or a test with facts of its own."""
 
     @property
     def history(self) -> History: ...
 
     async def take(self) -> Facts: ...
 
+    async def close(self) -> None: ...
 
-class Remembered:
-    """``take`` of a look that comes from elsewhere, with the history that ``detect`` wants."""
 
-    def __init__(self, look: Callable[[], Awaitable[Facts]], kept_s: float = 120.0) -> None:
-        self._look = look
-        self._kept_s = kept_s
-        self._last: Facts | None = None
+@dataclass(frozen=True)
+class Places:
+    """Where to look. None: there is none, or it could not be opened (*trouble* says why).
+
+    *collection* names the vectors' collection in use; *pulse* makes one small durable write to
+    the ledger (None: the look must not write). URLs are shown without their passwords.
+    """
+
+    settings: Settings
+    ledger: Patient | None
+    vectors: VectorStore | None
+    collection: Callable[[], str]
+    is_alive: Callable[[WorkerRef], bool | None]
+    folders: Sequence[Folder]
+    shown: Callable[[str], str]
+    knobs: Callable[[], Mapping[str, int]]
+    lanes: Sequence[str] = DEFAULT_LANES
+    pulse: Callable[[], Awaitable[object]] | None = None
+    trouble: str = ""
+
+
+class Snapshot:
+    """``take`` one look after the other; ``history`` holds those before the last one."""
+
+    def __init__(self, places: Places, *, one_off: bool = False) -> None:
+        self._at = places
+        self._one_off = one_off
+        url = places.settings.redis_url
+        self._redis = RedisProbe(url, places.shown(url)) if url else None
         self._before: deque[Facts] = deque()
+        self._last: Facts | None = None
 
     @property
     def history(self) -> History:
-        """The looks before the last one that was taken."""
+        """Oldest first, at most two minutes."""
         return tuple(self._before)
 
     async def take(self) -> Facts:
+        """All probes side by side, each given ``LOOK_S``. Never raises for what it looks at."""
+        began = time.monotonic()
+        trouble: dict[str, str] = {}
+        (redis, notes), ledger, chroma, host, disks = await asyncio.gather(
+            self._look_at_redis(),
+            self._look_at_ledger(),
+            self._look_at_chroma(),
+            asyncio.to_thread(host_facts),
+            asyncio.to_thread(lambda: tuple(disk_facts(f) for f in self._at.folders)),
+        )
+        sample = await self._sample(redis, trouble)
+        settings, knobs = self._at.settings, self._at.knobs()
+        processes = ledger.vitals.processes if ledger.vitals else ()
+        facts = Facts(
+            at=time.time(),
+            took_s=time.monotonic() - began,
+            host=host,
+            ledger=ledger,
+            redis=redis,
+            chroma=chroma,
+            embedding=embedding_facts(settings, notes, self._at.shown(settings.openai_base_url)),
+            processes=tuple(Process(ref, age, self._at.is_alive(ref)) for ref, age in processes),
+            disks=disks,
+            sample=sample,
+            paused_lanes=tuple(
+                sorted(n for n, lane in redis.lanes.items() if lane.paused and n != DEAD)
+            ),
+            version=__version__,
+            max_concurrent=knobs.get("RAG_MAX_CONCURRENT_JOBS", settings.max_concurrent_jobs),
+            large_bytes=settings.large_document_bytes,
+            one_off=self._one_off,
+            trouble=trouble,
+        )
+        self._remember(facts)
+        return facts
+
+    def _remember(self, facts: Facts) -> None:
         if self._last is not None:
             self._before.append(self._last)
-        self._last = await self._look()
-        while self._before and self._last.at - self._before[0].at > self._kept_s:
+        self._last = facts
+        while self._before and facts.at - self._before[0].at > HISTORY_S:
             self._before.popleft()
-        return self._last
+
+    async def close(self) -> None:
+        if self._redis is not None:
+            await self._redis.close()
+
+    # -- probes -----------------------------------------------------------------------------
+    async def _look_at_redis(self) -> tuple[RedisFacts, Mapping[str, Any]]:
+        if self._redis is None:
+            return RedisFacts(False, "no address of it is known"), {}
+        shown = self._at.shown(self._at.settings.redis_url or "")
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await self._redis.look()
+        except TimeoutError:
+            return RedisFacts(False, f"no answer within {LOOK_S:g} s", shown), {}
+        except Exception as error:  # a probe that breaks is no all-clear
+            return RedisFacts(False, f"{type(error).__name__}: {error}", shown), {}
+
+    async def _look_at_ledger(self) -> LedgerFacts:
+        ledger, pulse = self._at.ledger, self._at.pulse
+        if ledger is None:
+            return LedgerFacts(False, self._at.trouble)
+        lanes = tuple(dict.fromkeys((*self._at.lanes, *self._known_lanes())))
+        after = self._last.vitals.last_event if self._last and self._last.vitals else 0
+        read, read_s, detail = await _timed(ledger.vitals(lanes, after))
+        if pulse is None or read is None:
+            return LedgerFacts(read is not None, detail, read_s, vitals=read)
+        _, write_s, refused = await _timed(pulse())
+        return LedgerFacts(True, refused, read_s, not refused, write_s, read)
+
+    def _known_lanes(self) -> Sequence[str]:
+        return [n for n in self._last.redis.lanes if n != DEAD] if self._last else []
+
+    async def _look_at_chroma(self) -> ChromaFacts:
+        vectors, shown = self._at.vectors, self._at.shown(self._at.settings.chroma_url or "")
+        if vectors is None:
+            return ChromaFacts(False, "no address of it is known", shown)
+        _, beat_s, detail = await _timed(vectors.ping())
+        if detail:
+            return ChromaFacts(False, detail, shown)
+        _, read_s, detail = await _timed(vectors.missing(self._at.collection(), ["-"]))
+        return ChromaFacts(not detail, detail, shown, beat_s, read_s=read_s)
+
+    async def _sample(self, redis: RedisFacts, trouble: dict[str, str]) -> tuple[Standing, ...]:
+        ids = [i for n, lane in redis.lanes.items() if n != DEAD for i in lane.line]
+        if not ids or self._at.ledger is None:
+            return ()
+        found, _, detail = await _timed(self._at.ledger.glimpse(ids))
+        if detail:
+            trouble["sample"] = detail
+        return tuple(found or ())
+
+
+async def _timed(work: Awaitable[T]) -> tuple[T | None, float, str]:
+    """(what came of it, seconds, why nothing came of it)."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(LOOK_S):
+            value = await work
+    except TimeoutError:
+        return None, LOOK_S, f"no answer within {LOOK_S:g} s"
+    except DependencyDown as error:
+        return None, time.monotonic() - began, error.detail
+    except UnjamError as error:
+        return None, time.monotonic() - began, f"{error.detail} {error.hint}".strip()
+    except Exception as error:  # a probe that breaks is no all-clear
+        return None, time.monotonic() - began, f"{type(error).__name__}: {error}"
+    return value, time.monotonic() - began, ""
+
+
+def lately(facts: Facts, history: History) -> tuple[Vitals, ...]:
+    """What the ledger told in the looks up to this one, oldest first."""
+    return tuple(v for f in (*history, facts) if (v := f.vitals) is not None)
