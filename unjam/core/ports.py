@@ -925,6 +925,18 @@ class Queue(Protocol):
         """It came to its end. False: the data was lost meanwhile."""
         ...
 
+    async def suspended(self) -> bool:
+        """Whether somebody ran ``rq suspend``: nobody takes anything then, ours neither."""
+        ...
+
+    async def standing(self) -> int:
+        """Jobs that wait in all lanes, or are in somebody's hand and not started yet; cheap."""
+        ...
+
+    async def heal_books(self) -> tuple[int, int]:
+        """Take ghosts of workers, and locks that nobody will release, off RQ's books; how many."""
+        ...
+
     async def lengths(self) -> dict[str, int]:
         """Every lane that exists, and rag_dlq."""
         ...

@@ -269,3 +269,26 @@ def foreign_chunks_removed(collection: str, count: int) -> None:
         f"{count} chunks that belong to no document are removed",
         collection=collection,
     )
+
+
+def lane_given_up(lane: str, count: int) -> None:
+    """Nobody listens to *lane*: its documents go to ``rag_processing``."""
+    _say(
+        logging.WARNING,
+        f"Lane {lane} has no listener; {count} documents go to rag_processing",
+        lane=lane,
+    )
+
+
+def queue_suspended(suspended: bool) -> None:
+    """Somebody ran ``rq suspend``, or ``rq resume``."""
+    if suspended:
+        sentence = "Workers are suspended by `rq suspend`; `rq resume` lets them go on"
+        _say(logging.WARNING, sentence)
+    else:
+        _say(logging.INFO, "Workers are no longer suspended; work goes on")
+
+
+def books_healed(ghosts: int, locks: int) -> None:
+    """RQ's books held workers that are gone, or locks that nobody will release."""
+    _say(logging.INFO, "RQ's books are put right", ghosts=ghosts, locks=locks)

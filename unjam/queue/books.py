@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 from unjam import __version__
 from unjam.queue import keys
+from unjam.queue.heal import Healing
 from unjam.queue.jobs import stamp
 from unjam.queue.link import RedisLink
 
@@ -35,7 +36,7 @@ class _Listed:
     idle_state: str = "idle"
 
 
-class RqBooks:
+class RqBooks(Healing):
     """Registers, beats and unregisters workers. A beat repairs what Redis lost."""
 
     def __init__(self, link: RedisLink) -> None:

@@ -75,6 +75,16 @@ def worker(name: str) -> str:
     return f"rq:worker:{name}"
 
 
+def cleaning(name: str) -> str:
+    """Lock of whoever cleans a lane's registries."""
+    return f"rq:clean_registries:{name}"
+
+
+def scheduler(name: str) -> str:
+    """Lock of the scheduler of a lane; holds the name of its worker."""
+    return f"rq:scheduler-lock:{name}"
+
+
 OURS = "unjam"
 """Field of a worker's hash that only our own workers have: the program's version."""
 
@@ -90,6 +100,12 @@ TAKEN = "rag:taken"
 
 PARKED = "rag:parked"
 """Hash: document id → the job id under which it stands in ``rag_dlq``."""
+
+PAUSED = "rag:paused"
+"""Set of the lanes that operators paused, "*" for all: a copy of the ledger's, for display."""
+
+OUR_SUSPENSION = "unjam"
+"""Value of ``rq:suspended`` when it stands for a pause of all lanes; ``rq suspend`` writes 1."""
 
 HOUSE = "rag:house"
 """Hash: where ledger, data folder and servers are; no secrets."""

@@ -22,6 +22,7 @@ class MemoryQueue:
 
     def __init__(self) -> None:
         self.away = False
+        self.held_back = False  # as by ``rq suspend``
         self.started_jobs: dict[str, str] = {}  # job id → worker
         self.ended: list[tuple[str, bool]] = []  # job id, ok
         self.letters: dict[str, Ticket] = {}  # document → ticket
@@ -82,7 +83,7 @@ class MemoryQueue:
     async def take(self, lanes: Sequence[str], limit: int, worker: str) -> list[Ticket]:
         self._check()
         out: list[Ticket] = []
-        for lane in lanes:
+        for lane in () if self.held_back else lanes:
             line = self._lanes.get(lane, deque())
             while lane != DEAD and line and len(out) < limit:
                 job_id = line.popleft()
@@ -281,6 +282,18 @@ class MemoryQueue:
     async def unregister_worker(self, name: str) -> None:
         self._check()
         self._workers.pop(name, None)
+
+    async def suspended(self) -> bool:
+        self._check()
+        return self.held_back
+
+    async def standing(self) -> int:
+        self._check()
+        return sum(map(len, self._lanes.values())) + len(self._taken)
+
+    async def heal_books(self) -> tuple[int, int]:
+        self._check()
+        return 0, 0
 
     async def ping(self) -> None:
         self._check()

@@ -19,12 +19,18 @@ from unjam.core.errors import DependencyDown
 from unjam.core.ports import Blobs, Cleanup, Embedder, Ledger, Queue, VectorStore, WorkerRef
 from unjam.observe import words
 from unjam.watchdog.audit_vectors import VectorAudit
+from unjam.watchdog.lanes_served import LanesServed
 
 OUTBOX_S = 4.0
 """When the next look at a shut outbox is due, at the latest: two rounds."""
 
 SLICE = 1000
 """Documents a tick that are compared with the lanes: 2 s × 1,000 covers 100,000 in 200 s."""
+
+AUDIT_REST_S = 30.0
+"""Between two whole audits of the lanes because their count did not match the ledger's."""
+
+HEAL_EVERY_S = 10.0
 
 DEAD_SLICE = 200
 """Dead letters a tick whose place in Redis is looked at."""
@@ -60,10 +66,16 @@ class Reconciler:
     _blobs_part: int = 0
     _down: set[str] = field(default_factory=set[str])
     _mourned: set[str] = field(default_factory=set[str])  # dead; the queue was not told yet
+    _suspended: bool = False
+    _short: int = 0  # queued documents that no lane held at the last look
+    _audit_due: float = float("-inf")
+    _heal_due: float = float("-inf")
     vector_audit: VectorAudit = field(init=False)
+    lanes_served: LanesServed = field(init=False)
 
     def __post_init__(self) -> None:
         self.vector_audit = VectorAudit(self.ledger, self.vectors)
+        self.lanes_served = LanesServed(self.ledger, self.queue)
 
     async def tick(self) -> None:
         """All chores once; one that fails for a dependency does not stop the others."""
@@ -73,6 +85,9 @@ class Reconciler:
             self.wake_the_due,
             self.empty_the_outbox,
             self.audit_a_slice,
+            self.compare_counts,
+            self.lanes_served.check,
+            self.look_at_the_books,
             self.mirror_dead_letters,
             self.clean_vectors,
             self.audit_vectors,
@@ -92,7 +107,7 @@ class Reconciler:
 
     async def _tolerant(self, *chores: Callable[[], Awaitable[object]]) -> None:
         for chore in chores:
-            name = chore.__name__
+            name = chore.__qualname__
             try:
                 await chore()
                 self._down.discard(name)
@@ -150,6 +165,28 @@ class Reconciler:
         while tickets := await self.ledger.queued_slice(after, SLICE):
             await self._requeue_absent(tickets)
             after = tickets[-1].document_id
+
+    async def compare_counts(self) -> None:
+        """More documents are queued than the lanes hold, twice in a row: all of them are looked
+        at. (Once is no sign: one may be claimed between the two questions.)"""
+        queued = (await self.ledger.state_counts()).get(State.QUEUED, 0)
+        short = max(0, queued - await self.queue.standing())
+        before, self._short = self._short, short
+        if min(before, short) > 0 and time.monotonic() >= self._audit_due:
+            self._audit_due = time.monotonic() + AUDIT_REST_S
+            await self.audit_all()
+
+    async def look_at_the_books(self) -> None:
+        """Says when somebody suspends the workers; ghosts and stale locks go."""
+        suspended = await self.queue.suspended()
+        if suspended != self._suspended:
+            self._suspended = suspended
+            words.queue_suspended(suspended)
+        if time.monotonic() >= self._heal_due:
+            self._heal_due = time.monotonic() + HEAL_EVERY_S
+            ghosts, locks = await self.queue.heal_books()
+            if ghosts or locks:
+                words.books_healed(ghosts, locks)
 
     async def _requeue_absent(self, tickets: Sequence[Ticket]) -> None:
         if not tickets:
