@@ -47,6 +47,7 @@ class Verdict:
     last: str = ""  # what befell the document that was searchable last
     embedded: int = 0
     embedded_twice: int = 0
+    dead: int = 0  # further documents that had to end parked
 
     @property
     def ok(self) -> bool:
@@ -68,7 +69,8 @@ class Verdict:
         if not self.settled_s:
             lines.append("it did not settle in time")
         e = self.equation
-        if e is None or (e.accepted, e.searchable, e.missing) != (self.accepted, self.accepted, 0):
+        wanted = (self.accepted + self.dead, self.accepted, self.dead, 0)
+        if e is None or (e.accepted, e.searchable, e.dead, e.missing) != wanted:
             lines.append(f"the equation: {e}, with {self.accepted} accepted")
         return lines
 
@@ -82,10 +84,15 @@ class Verdict:
         return "\n".join(self.problems())
 
 
-async def judge(stack: EmbeddedStack, expected: Mapping[str, str], within_s: float) -> Verdict:
-    """Wait until everything is at its end, at most *within_s* seconds, then look at all of it."""
+async def judge(
+    stack: EmbeddedStack, expected: Mapping[str, str], within_s: float, *, dead: int = 0
+) -> Verdict:
+    """Wait until everything is at its end, at most *within_s* seconds, then look at all of it.
+
+    *expected*: id → text of those that must be searchable; *dead*: how many others are parked.
+    """
     began = time.monotonic()
-    verdict = Verdict(len(expected))
+    verdict = Verdict(len(expected), dead=dead)
     documents = await _searchable(stack, expected, began + within_s, verdict)
     verdict.searchable_s = time.monotonic() - began
     last = max(documents.values(), key=lambda d: d.searchable_at or 0.0)
