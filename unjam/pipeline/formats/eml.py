@@ -30,8 +30,10 @@ def eml(path: Path) -> Iterator[Section]:
     raw = path.read_bytes()
     if raw.startswith(b"From "):  # an mbox line is no header
         raw = raw.partition(b"\n")[2]
-    message = email.message_from_bytes(raw, policy=email.policy.default)
-    yield from _message(message)
+    try:
+        yield from _message(email.message_from_bytes(raw, policy=email.policy.default))
+    except RecursionError:  # the standard library's parser recurses once a level
+        raise DocumentRejected("Its parts are nested too deeply.", code="corrupt") from None
 
 
 def _message(message: Message[Any, Any]) -> Iterator[Section]:
