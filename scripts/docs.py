@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 
 from unjam.core.reasons import REASONS
 from unjam.core.tuning import KNOBS
+from unjam.observe.alert_table import ALERTS
 from unjam.observe.metrics import FAMILIES
 from unjam.settings import Settings
 from unjam.web.problems import PROBLEMS
@@ -214,6 +215,35 @@ def metrics_page(lang: str) -> str:
     )
 
 
+def alerts_page(lang: str) -> str:
+    parts = [
+        pick(lang, "# Alerts", "# 알림"),
+        pick(
+            lang,
+            "`deploy/prometheus/unjam-rules.yml` holds these rules (`unjam alerts --rules` prints "
+            "them), with texts in both languages and the command to begin with. `unjam alerts` "
+            "shows which conditions hold at this moment. The first four bear the runbook's names, "
+            "severities and times; their conditions are corrected.",
+            "`deploy/prometheus/unjam-rules.yml`에 다음 규칙이 있으며(`unjam alerts --rules`로 출력), 두 "
+            "언어의 설명과 먼저 실행할 명령이 들어 있습니다. `unjam alerts`는 지금 성립하는 조건을 보여 "
+            "줍니다. 앞의 네 개는 런북의 이름, 심각도, 지속 시간을 그대로 쓰고 조건만 바로잡았습니다.",
+        ),
+    ]
+    for a in ALERTS:
+        hold = (
+            pick(lang, f"holds for {a.hold}", f"{a.hold} 지속")
+            if a.hold != "0m"
+            else (pick(lang, "at once", "즉시"))
+        )
+        parts += [
+            f"## {a.name}",
+            f"{pick(lang, 'Severity', '심각도')} `{a.severity}`, {hold}. {a.said_in('meaning', lang)}",
+            f"{pick(lang, 'First', '먼저')}: `{a.command}`",
+            f"```promql\n{a.expr.strip()}\n```",
+        ]
+    return "\n\n".join(parts)
+
+
 def http_page(lang: str) -> str:
     rows: list[tuple[str, ...]] = []
     for path, method, name, summary in operations():
@@ -323,6 +353,7 @@ PAGES: Mapping[str, Callable[[str], str]] = {
     "reasons": reasons_page,
     "errors": errors_page,
     "metrics": metrics_page,
+    "alerts": alerts_page,
     "http": http_page,
     "cli": cli_page,
 }

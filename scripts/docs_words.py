@@ -164,6 +164,7 @@ HTTP_KO: dict[str, str] = {
     "dead_letter": "데드레터 한 건과 증거",
     "retry_dead_letters": "데드레터를 한 번에 다시 처리합니다",
     "drop_dead_letters": "데드레터를 재시도 없이 한 번에 끝냅니다",
+    "capacity_report": "유입량, 처리 능력, 병목",
     "healthz": "프로세스가 응답하는지",
     "readyz": "문서를 받아 처리할 수 있는지",
     "metrics": "Prometheus 메트릭",

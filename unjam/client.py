@@ -301,6 +301,10 @@ class Client:
         options: dict[str, Any] = {} if body is None else {"json": body}
         return self._json(method, path, params=dict(params or {}), **options)
 
+    def text(self, path: str) -> str:
+        """The body of a route that answers with plain text, such as ``/metrics``."""
+        return self._send("GET", path).text
+
     # -- transport --------------------------------------------------------------------------
     def _upload(
         self,

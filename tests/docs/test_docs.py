@@ -11,6 +11,7 @@ import pytest
 
 from unjam.core.reasons import REASONS
 from unjam.core.tuning import KNOBS
+from unjam.observe.alert_table import ALERTS
 from unjam.observe.metrics import FAMILIES
 from unjam.settings import Settings
 
@@ -51,7 +52,7 @@ def test_both_languages_have_the_same_shape(path: Path) -> None:
         assert counts[0] == counts[1], mark
 
 
-@pytest.mark.parametrize("script", ["docs.py", "notices.py"])
+@pytest.mark.parametrize("script", ["docs.py", "deploy.py", "notices.py"])
 def test_generated_pages_are_current(script: str) -> None:
     done = subprocess.run(
         [sys.executable, f"scripts/{script}", "--check"],
@@ -71,6 +72,7 @@ def test_everything_that_can_be_set_counted_or_met_is_documented(lang: str) -> N
     assert all(f"`{name}`" in settings for name in KNOBS)
     assert all(f"`{code}`" in page(lang, "reference/reasons") for code in REASONS)
     assert all(f"`{f.name}`" in page(lang, "reference/metrics") for f in FAMILIES)
+    assert all(f"## {a.name}" in page(lang, "reference/alerts") for a in ALERTS)
 
 
 _CODES = re.compile(r"""\bcode\s*=\s*["']([a-z_]+)["']""")

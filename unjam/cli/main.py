@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from unjam.cli import dlq, drill, ingest, look, operate, safe
+from unjam.cli import (
+    alerts,
+    capacity,
+    dlq,
+    drill,
+    ingest,
+    logs,
+    look,
+    operate,
+    safe,
+    watching,
+)
 from unjam.cli.lang import t, without_lang
 
 app = typer.Typer(
@@ -58,6 +69,10 @@ ingest.register(app)
 look.register(app)
 safe.register(app)
 dlq.register(app)
+watching.register(app)
+logs.register(app)
+capacity.register(app)
+alerts.register(app)
 drill.register(app)
 
 

@@ -240,6 +240,11 @@ class Ledger(Protocol):
         """Those of the minutes first … end-1, oldest first; minutes without any are left out."""
         ...
 
+    async def arrivals(self, first_minute: int, end_minute: int) -> dict[int, int]:
+        """Minute (Unix seconds // 60) → documents accepted in it; new ids only, no updates. Costs
+        by how many those are: ask for hours, not for months."""
+        ...
+
     async def in_line_since(self, lanes: Sequence[str]) -> dict[str, float]:
         """Lane → since when (Unix s) its longest waiting document stands in line; flat."""
         ...

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from unjam.core.ports import Completed
 from unjam.stores import schema
 from unjam.stores.ledger import reads, upkeep
+from unjam.stores.ledger.arrivals import arrivals
 from unjam.stores.ledger.claims import SLO_S
 from unjam.stores.ledger.levers import Levers
 from unjam.stores.ledger.rebuild import rebuild
@@ -31,6 +32,9 @@ class Housekeeping(Levers, VitalSigns):
     # -- statistics --------------------------------------------------------------------------
     async def completions(self, first_minute: int, end_minute: int) -> list[Completed]:
         return await self._read(_completions, first_minute, end_minute)
+
+    async def arrivals(self, first_minute: int, end_minute: int) -> dict[int, int]:
+        return await self._read(arrivals, first_minute, end_minute)
 
     async def in_line_since(self, lanes: Sequence[str]) -> dict[str, float]:
         return await self._read(_in_line_since, list(lanes))
