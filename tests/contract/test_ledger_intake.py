@@ -79,10 +79,10 @@ async def test_a_dead_copy_is_revived_in_place(ledger: SqlLedger) -> None:
 async def test_ended_copies_are_no_duplicates(ledger: SqlLedger, end: str) -> None:
     ticket = await accepted(ledger, 1)
     await getattr(ledger, end)(ticket.document_id)
-    assert await ledger.find_live("ann", f"{1:064x}") is None
+    assert await ledger.find_live("ann", [f"{1:064x}"]) == {}
     (answer,) = await ledger.accept([submission(2, content=1)])
     assert answer.kind is AcceptKind.CREATED
-    assert await ledger.find_live("ann", f"{1:064x}") == "d00000002"
+    assert await ledger.find_live("ann", [f"{1:064x}"]) == {f"{1:064x}": "d00000002"}
 
 
 async def test_idempotency_key(ledger: SqlLedger) -> None:

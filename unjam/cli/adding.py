@@ -21,7 +21,8 @@ from unjam.core.errors import NotNow, UnjamError, UsageError
 TRIES = 6
 """Uploads that were answered "not now" are repeated this often in all."""
 _UNFINISHED = (".part", ".crdownload", ".tmp", ".swp", "~")
-_POLL_AT_ONCE = 200
+_POLL_AT_ONCE = 64
+"""A little more than are worked on at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ def wait_all(
         # Those that take long go to the back, so that a slow one does not hide the quick.
         waiting = waiting[_POLL_AT_ONCE:] + still
         pause_s = 0.1 if moved else min(1.0, pause_s * 1.5)
-        if waiting:
+        if waiting and still:
             time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
     return waiting
 

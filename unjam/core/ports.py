@@ -161,8 +161,8 @@ class Ledger(Protocol):
         """Make the submissions durable, one answer each, all in one group commit."""
         ...
 
-    async def find_live(self, user_id: str, content_hash: str) -> str | None:
-        """Id of this user's live document with these bytes."""
+    async def find_live(self, user_id: str, content_hashes: Sequence[str]) -> dict[str, str]:
+        """Content hash → id of this user's live document with these bytes; one question."""
         ...
 
     async def find_idempotent(self, user_id: str, key: str) -> tuple[str, str] | None:

@@ -212,8 +212,8 @@ class Intake:
 
     async def _durably(self, pairs: Sequence[tuple[Submission, BlobWriter]]) -> list[Accepted]:
         """Commit the blobs that are new, then accept; twice when a duplicate vanished meanwhile."""
-        known = await asyncio.gather(*(self._is_known(s) for s, _ in pairs))
-        durable = [not k for k in known]
+        known = await self._known([submission for submission, _ in pairs])
+        durable = [submission.content_hash not in known for submission, _ in pairs]
         await self._commit([w for (_, w), new in zip(pairs, durable, strict=True) if new])
         answers = await self._ledger.accept(
             [replace(s, blob_durable=d) for (s, _), d in zip(pairs, durable, strict=True)]
@@ -246,16 +246,20 @@ class Intake:
         await self._blobs.commit([writer for group in groups for writer in group])
         return [None] * len(groups)
 
-    async def _is_known(self, submission: Submission) -> bool:
-        """Whether the ledger will hardly need these bytes, so that the fsync can be saved.
+    async def _known(self, submissions: Sequence[Submission]) -> set[str]:
+        """Content that the ledger will hardly need once more, so that its fsync can be saved.
 
         A guess: the ledger decides. Bytes that went missing on disk are stored again.
         """
-        key = submission.idempotency_key
-        known = bool(key and await self._ledger.find_idempotent(submission.user_id, key)) or bool(
-            await self._ledger.find_live(submission.user_id, submission.content_hash)
-        )
-        return known and await self._blobs.exists(submission.content_hash)
+        if not submissions:
+            return set()
+        user_id = submissions[0].user_id  # one user a request
+        known = set(await self._ledger.find_live(user_id, [s.content_hash for s in submissions]))
+        for submission in submissions:
+            key = submission.idempotency_key
+            if key and await self._ledger.find_idempotent(user_id, key):
+                known.add(submission.content_hash)
+        return {h for h in known if await self._blobs.exists(h)}
 
     def _submission(
         self,

@@ -26,7 +26,7 @@ QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
     "equation": lambda x: x.equation(),
     "state_counts": lambda x: x.state_counts(),
     "get": lambda x: x.get("d00000001"),
-    "find_live": lambda x: x.find_live("ann", "0"),
+    "find_live": lambda x: x.find_live("ann", ["0"]),
     "list": lambda x: x.list(cursor="e"),
     "list by state": lambda x: x.list(state=State.DEAD, cursor="e"),
     "list by user": lambda x: x.list(user_id="ann", cursor="e"),

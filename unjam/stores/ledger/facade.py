@@ -145,8 +145,8 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger):
             lambda tx: intake.accept(tx, submissions), weight=len(submissions)
         )
 
-    async def find_live(self, user_id: str, content_hash: str) -> str | None:
-        return await self._read(reads.find_live, user_id, content_hash)
+    async def find_live(self, user_id: str, content_hashes: Sequence[str]) -> dict[str, str]:
+        return await self._read(reads.find_live, user_id, content_hashes)
 
     async def find_idempotent(self, user_id: str, key: str) -> tuple[str, str] | None:
         return await self._read(reads.find_idempotent, user_id, key)

@@ -54,13 +54,16 @@ def page(
     return Page(items[:limit], items[limit - 1].id if more else None)
 
 
-def find_live(conn: Connection, user_id: str, content_hash: str) -> str | None:
-    query = sa.select(_d.c.id).where(
+def find_live(conn: Connection, user_id: str, content_hashes: Sequence[str]) -> dict[str, str]:
+    query = sa.select(_d.c.content_hash, _d.c.id).where(
         _d.c.user_id == user_id,
-        _d.c.content_hash == content_hash,
+        _d.c.content_hash.in_(content_hashes),
         _d.c.state.in_([s.value for s in LIVE]),
     )
-    return conn.execute(query.order_by(_d.c.id).limit(1)).scalar()
+    found: dict[str, str] = {}
+    for content_hash, document_id in conn.execute(query.order_by(_d.c.id)):
+        found.setdefault(content_hash, document_id)
+    return found
 
 
 def find_idempotent(conn: Connection, user_id: str, key: str) -> tuple[str, str] | None:
