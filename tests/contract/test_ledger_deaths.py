@@ -144,3 +144,55 @@ async def test_success_clears_a_suspect(ledger: SqlLedger) -> None:
     document = await ledger.get(ticket.document_id)
     assert document is not None
     assert (document.suspect, document.deaths, document.lane) == (False, 0, "rag_processing")
+
+
+async def two_workers_hold(ledger: SqlLedger, count: int = 4) -> list[str]:
+    """Documents in the hands of two workers in turn; their ids."""
+    await ledger.accept([submission(n) for n in range(1, count + 1)])
+    tickets = await ledger.pushable(count)
+    for n, ticket in enumerate(tickets):
+        worker = replace(WORKER, id=f"w{n % 2}")
+        ledger.renew(worker, {}, (), 150 << 20)
+        await claimed(ledger, ticket, worker)
+    return [t.document_id for t in tickets]
+
+
+async def test_workers_that_die_in_one_moment_leave_no_suspects_once(ledger: SqlLedger) -> None:
+    ids = await two_workers_hold(ledger)
+    assert len(await ledger.expire(["w0", "w1"])) == 4
+    documents = await ledger.get_many(ids)
+    assert {(d.state, d.suspect, d.lane) for d in documents} == {
+        (State.RECEIVED, False, "rag_processing")
+    }
+    # A poison document among them kills again: now all of them are suspects.
+    for n, ticket in enumerate(await ledger.pushable(4)):
+        ledger.renew(replace(WORKER, id=f"v{n % 2}"), {}, ())
+        await claimed(ledger, ticket, replace(WORKER, id=f"v{n % 2}"))
+    assert len(await ledger.expire(["v0", "v1"])) == 4
+    assert {d.suspect for d in await ledger.get_many(ids)} == {True}
+
+
+async def test_one_death_among_living_workers_makes_suspects(ledger: SqlLedger) -> None:
+    ids = await two_workers_hold(ledger)
+    await ledger.expire(["w0"])
+    documents = sorted(await ledger.get_many(ids), key=lambda d: d.id)
+    assert [d.suspect for d in documents] == [True, False, True, False]
+
+
+async def test_a_dead_letter_tells_how_its_workers_ended(ledger: SqlLedger) -> None:
+    await accepted(ledger, 1)
+    for n in range(1, DEATH_BUDGET + 1):
+        worker = f"w{n}"
+        ledger.renew(replace(WORKER, id=worker), {}, (), n << 30)
+        await ledger.note_exit(worker, -9)
+        document = await die_alone(ledger, worker)
+        await time_passes(ledger, QUIET_S + 0.1)
+    assert document.state is State.DEAD
+    assert "signal 9 (SIGKILL)" in document.detail
+    evidence = (await ledger.dead_letter(document.id)).evidence
+    assert evidence["how"] == "signal 9 (SIGKILL)"
+    assert evidence["exit_code"] == -9
+    assert evidence["worker_rss_bytes"] == DEATH_BUDGET << 30
+    assert (evidence["step"], evidence["done"]) == ("embedding", 5)
+    assert [d["worker"] for d in evidence["earlier_deaths"]] == ["w1", "w2"]
+    assert evidence["earlier_deaths"][0]["worker_rss_bytes"] == 1 << 30

@@ -380,12 +380,16 @@ class Ledger(Protocol):
         ...
 
     def renew(
-        self, worker: WorkerRef, tokens: Mapping[str, int], progress: Sequence[Progress]
+        self,
+        worker: WorkerRef,
+        tokens: Mapping[str, int],
+        progress: Sequence[Progress],
+        rss_bytes: int = 0,
     ) -> set[str]:
         """Renew all leases of a process at once; the ids that are LOST come back.
 
         Blocking, on a connection of its own: called from the lease keeper's thread. An empty
-        *tokens* still records that the process lives.
+        *tokens* still records that the process lives. *rss_bytes*: its peak of memory.
         """
         ...
 
@@ -399,6 +403,10 @@ class Ledger(Protocol):
 
     async def retire(self, worker_id: str) -> None:
         """Forget a process that ended cleanly."""
+        ...
+
+    async def note_exit(self, worker_id: str, code: int) -> None:
+        """A supervisor saw the process end; *code* is negative for a signal. Evidence only."""
         ...
 
     # the reconciler's questions; each costs by what is wrong, not by what waits

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -71,7 +72,8 @@ class LeaseKeeper:
         with self._lock:
             attempts = list(self._attempts.values())
         tokens = {a.claim.document_id: a.claim.token for a in attempts}
-        lost = self._ledger.renew(self._me, tokens, [a.progress() for a in attempts])
+        progress = [a.progress() for a in attempts]
+        lost = self._ledger.renew(self._me, tokens, progress, peak_rss_bytes())
         for document_id in lost:
             with self._lock:
                 attempt = self._attempts.get(document_id)
@@ -83,3 +85,8 @@ class LeaseKeeper:
     def _tell(self, listener: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening
             self._loop.call_soon_threadsafe(listener, *args)
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

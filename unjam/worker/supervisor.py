@@ -37,6 +37,8 @@ HURRY_S = 1.0
 
 LEFTOVER_GRACE_S = 2.0
 
+ENDINGS_KEPT = 100
+
 LOCK_NAME = "unjam.lock"
 
 
@@ -120,6 +122,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lock = -1
+        self.endings: asyncio.Queue[tuple[str, int]] = asyncio.Queue(ENDINGS_KEPT)
         self._signals: list[int] = []
 
     async def __aenter__(self) -> Supervisor:
@@ -195,6 +198,7 @@ class Supervisor:
             kept.crashes = 0 if lived_s >= STEADY_S else kept.crashes + 1
             ended = Happening("died", kept.spec.name, kept.child.pid, code)
             self._tell(ended)
+            self._note_ending(kept.child, code)
             if kept.spec.tier is Tier.WORKER and code != 0:
                 words.worker_terminated(kept.spec.name, kept.child.pid, ended.how)
             if not await self._restart(kept, code):
@@ -220,6 +224,12 @@ class Supervisor:
                 continue
             self._write_children()
             return True
+
+    def _note_ending(self, child: Child, code: int) -> None:
+        """For whoever tells the ledger; without one the oldest are forgotten."""
+        if self.endings.full():
+            self.endings.get_nowait()
+        self.endings.put_nowait((f"{host_id()}.{child.pid}.{child.start}", code))
 
     async def run(self) -> None:
         """Keep everything alive until a signal or ``request_stop``; then stop in order."""

@@ -33,12 +33,16 @@ class Renewals:
         self.asked: list[set[str]] = []
 
     def renew(
-        self, worker: WorkerRef, tokens: Mapping[str, int], progress: Sequence[Progress]
+        self,
+        worker: WorkerRef,
+        tokens: Mapping[str, int],
+        progress: Sequence[Progress],
+        rss_bytes: int = 0,
     ) -> set[str]:
         self.asked.append(set(tokens))
         if len(self.asked) == 2:
             raise RuntimeError("nobody foresaw this")
-        return self._ledger.renew(worker, tokens, progress)
+        return self._ledger.renew(worker, tokens, progress, rss_bytes)
 
 
 async def test_a_fault_does_not_end_the_leases_of_the_process(book: SqlLedger) -> None:

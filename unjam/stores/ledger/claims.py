@@ -106,7 +106,11 @@ def _holds(row: Row | None, token: int) -> bool:
 
 # -- renew, report --------------------------------------------------------------------------
 def renew(
-    tx: Tx, worker: WorkerRef, tokens: Mapping[str, int], progress: Sequence[Progress]
+    tx: Tx,
+    worker: WorkerRef,
+    tokens: Mapping[str, int],
+    progress: Sequence[Progress],
+    rss_bytes: int = 0,
 ) -> set[str]:
     """Extend what the process still holds; the ids it has lost come back."""
     lost: set[str] = set()
@@ -122,11 +126,11 @@ def renew(
             _advance(tx, row, p)
         else:
             lost.add(p.document_id)
-    alive(tx, worker)
+    alive(tx, worker, rss_bytes)
     return lost
 
 
-def alive(tx: Tx, worker: WorkerRef) -> None:
+def alive(tx: Tx, worker: WorkerRef, rss_bytes: int = 0) -> None:
     row = {
         "id": worker.id,
         "host": worker.host,
@@ -134,6 +138,7 @@ def alive(tx: Tx, worker: WorkerRef) -> None:
         "version": worker.version,
         "kind": worker.kind,
         "seen": tx.lease_now,
+        "rss_bytes": rss_bytes,
     }
     tx.upsert(schema.processes, [row], update=("host", "pid", "version", "kind", "seen"))
 

@@ -64,7 +64,7 @@ from unjam.stores.ledger.vector_audit import VectorAuditLedger
 T = TypeVar("T")
 
 
-class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger):
+class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBook):
     """Open it with ``await SqlLedger.open(url)``, after any fork. Safe from any loop or thread."""
 
     def __init__(
@@ -247,10 +247,15 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger):
         )
 
     def renew(
-        self, worker: WorkerRef, tokens: Mapping[str, int], progress: Sequence[Progress]
+        self,
+        worker: WorkerRef,
+        tokens: Mapping[str, int],
+        progress: Sequence[Progress],
+        rss_bytes: int = 0,
     ) -> set[str]:
         """Blocking, from a plain thread; on a connection of its own. Raises DependencyDown."""
-        op = Op(lambda tx: claims.renew(tx, worker, tokens, progress), builtins.list(tokens))
+        told = (worker, tokens, progress, rss_bytes)
+        op = Op(lambda tx: claims.renew(tx, *told), builtins.list(tokens))
         with self._keeping:
             try:
                 self._keeper.run(lambda: [op])
