@@ -13,20 +13,25 @@ from unjam.settings import Settings
 REFRESH_S = 1.0
 
 
+def start_values(settings: Settings) -> dict[str, int]:
+    """What each knob stands at until somebody changes it."""
+    return {
+        "RAG_EMBEDDING_BATCH_SIZE": settings.embedding_batch_size,
+        "RAG_EMBEDDING_CONCURRENCY": settings.embedding_concurrency,
+        "RAG_EMBEDDING_RATE_LIMIT": settings.embedding_rate_limit,
+        "RAG_EMBEDDING_TOKENS_PER_MINUTE": settings.embedding_tokens_per_minute,
+        "RAG_EMBEDDING_DELAY_MS": settings.embedding_delay_ms,
+        "RAG_MAX_CHUNK_SIZE": settings.chunk_tokens,
+        "RAG_CHUNK_OVERLAP": settings.overlap_tokens,
+        "RAG_MAX_CONCURRENT_JOBS": settings.max_concurrent_jobs,
+    }
+
+
 class LiveKnobs:
     """Call it for the values in force: start values of the settings, changed by the ledger's."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
-        self._start: dict[str, int] = {
-            "RAG_EMBEDDING_BATCH_SIZE": settings.embedding_batch_size,
-            "RAG_EMBEDDING_CONCURRENCY": settings.embedding_concurrency,
-            "RAG_EMBEDDING_RATE_LIMIT": settings.embedding_rate_limit,
-            "RAG_EMBEDDING_TOKENS_PER_MINUTE": settings.embedding_tokens_per_minute,
-            "RAG_EMBEDDING_DELAY_MS": settings.embedding_delay_ms,
-            "RAG_MAX_CHUNK_SIZE": settings.chunk_tokens,
-            "RAG_CHUNK_OVERLAP": settings.overlap_tokens,
-            "RAG_MAX_CONCURRENT_JOBS": settings.max_concurrent_jobs,
-        }
+        self._start = start_values(settings)
         self._ledger = ledger
         self._now: Mapping[str, int] = dict(self._start)
         self._task: asyncio.Task[None] | None = None

@@ -205,7 +205,9 @@ def limits_of(settings: Settings) -> IntakeLimits:
 
 
 def _tell(changed: Breaker) -> None:
-    if changed.holds:
+    if changed.name.startswith(breaker.PAUSE):
+        words.lane_paused(changed.name.removeprefix(breaker.PAUSE), changed.holds, changed.detail)
+    elif changed.holds:
         words.dependency_lost(changed.reason, changed.detail)
     else:
         words.dependency_back(changed.name)

@@ -22,6 +22,12 @@ DEPENDENCIES = (LEDGER, REDIS, BLOBS, EMBEDDING, CHROMA)
 OUTBOX = "outbox"
 """A row of the same kind that holds no claims: accepted documents cannot enter their lanes."""
 
+PAUSE = "lane:"
+"""``lane:<queue>``: a row that a person opens. It holds the claims of one lane; never probed."""
+
+EVERY_LANE = PAUSE + "*"
+"""The same for all lanes."""
+
 OF_REASON: Mapping[str, str] = {
     "ledger_unwritable": LEDGER,
     "queue_down": REDIS,
@@ -82,6 +88,12 @@ class Breaker:
     def place(self) -> int:
         """Its rank in DEPENDENCIES."""
         return DEPENDENCIES.index(self.name) if self.name in DEPENDENCIES else len(DEPENDENCIES)
+
+
+def paused_lanes(rows: Mapping[str, Breaker]) -> frozenset[str]:
+    """Lanes that a person paused; ``*`` among them: all."""
+    held = (row.name for row in rows.values() if row.holds)
+    return frozenset(name.removeprefix(PAUSE) for name in held if name.startswith(PAUSE))
 
 
 def reasons_of(name: str) -> tuple[str, ...]:

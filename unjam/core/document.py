@@ -232,7 +232,7 @@ class Claim:
 class ClaimKind(StrEnum):
     CLAIMED = "claimed"
     STALE = "stale"  # another enqueue, or no longer claimable: drop the job
-    NO_SLOT = "no_slot"  # the system-wide cap is reached: put the job back
+    NO_SLOT = "no_slot"  # the system-wide cap is reached, or the lane paused: put the job back
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ seconds, sizes bytes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -148,6 +148,21 @@ class Completed:
 class Page:
     items: Sequence[Document]
     next_cursor: str | None
+
+
+Strategy = Literal["oldest_first", "newest_first", "smallest_first", "largest_first", "fair"]
+"""Orders of a lane; *fair*: the users in turn, each one's oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class InLine:
+    """A document that waits for a worker, as the rules of operators see it."""
+
+    ticket: Ticket
+    media_type: str
+    accepted_at: float  # Unix seconds
+    attempts: int  # errors and deaths that counted
+    home_lane: str  # where it belongs unless somebody moved it
 
 
 class Ledger(Protocol):
@@ -333,6 +348,16 @@ class Ledger(Protocol):
         """Documents that stand in line in *lane* (received, queued), the longest waiting first."""
         ...
 
+    async def in_line(
+        self, cursor: str = "", limit: int = 2000, *, larger_than: int = -1
+    ) -> tuple[list[InLine], str | None]:
+        """A page of all that stand in line, suspects left out, and the cursor of the next one."""
+        ...
+
+    async def ordered(self, lane: str, by: Strategy, limit: int) -> list[Ticket]:
+        """The first *limit* of those that stand in line in *lane*, in another order."""
+        ...
+
     async def change_lane(self, tickets: Sequence[Ticket], lane: str) -> list[Ticket]:
         """Those that still stand in line under their sequence belong to *lane* from now on.
 
@@ -476,6 +501,26 @@ class Ledger(Protocol):
         ...
 
     async def set_knob(self, name: str, value: int, by: str) -> None: ...
+
+    async def set_knobs(self, values: Mapping[str, int | None], by: str) -> None:
+        """All or none; None: back to the start value. Audited. Raises UsageError."""
+        ...
+
+    async def note_audit(self, by: str, action: str, data: Mapping[str, Any]) -> None: ...
+
+    async def audit_page(
+        self, cursor: int | None = None, limit: int = 50
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """Who changed what (id, at, by, action, data), newest first, and the next cursor."""
+        ...
+
+    async def pause(self, lane: str, by: str) -> None:
+        """Nobody claims documents of *lane* ("*": all) from now on; audited. Idempotent."""
+        ...
+
+    async def resume(self, lane: str, by: str) -> list[str]:
+        """*lane* ("*": every pause) goes on; which pauses ended."""
+        ...
 
     # circuit breakers, shared by all processes
     async def dependency_states(self) -> dict[str, Breaker]:
@@ -888,6 +933,11 @@ class Queue(Protocol):
         *turns*, one each, growing: how many turns later than the head others may still go
         between them; none: all before whoever comes from now on.
         """
+        ...
+
+    async def show_pauses(self, lanes: Collection[str], *, resume: bool = False) -> None:
+        """Lanes that a person paused ("*": all), for whoever looks at the queue, RQ's own tools
+        included. What counts is the ledger's word. *resume*: end what those tools paused, too."""
         ...
 
     async def present(self, tickets: Sequence[Ticket]) -> list[bool]:

@@ -260,6 +260,14 @@ _TABLE = (
         "할 일은 없습니다. 다른 워커가 이어받습니다.",
     ),
     Reason(
+        "paused",
+        "waiting",
+        "A person paused its queue.",
+        "Let it go on with `unjam queue resume`; uploads are taken meanwhile.",
+        "운영자가 이 큐를 일시 중지했습니다.",
+        "`unjam queue resume`으로 재개하세요. 그동안에도 업로드는 받습니다.",
+    ),
+    Reason(
         "in_line",
         "waiting",
         "It stands in line behind other documents.",

@@ -20,6 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from unjam.core.breaker import paused_lanes
 from unjam.core.document import RUNNING, State
 from unjam.core.errors import DependencyDown
 from unjam.core.lease import LEASE_S
@@ -245,6 +246,9 @@ async def render_metrics(ledger: Ledger, queue: Queue, *, extra: Extra | None = 
             values[family.name] = dict.fromkeys(known, 0.0)
     values["rag_queue_length"].update({k: float(b.count) for k, b in books.items()})
     values["rag_queue_paused"].update({k: float(b.paused) for k, b in books.items()})
+    held = paused_lanes(await ledger.dependency_states())
+    lanes_held = lanes if "*" in held else held & set(lanes)
+    values["rag_queue_paused"].update(dict.fromkeys(lanes_held, 1.0))
     values["rag_workers_live"].update({k: float(b.workers) for k, b in books.items()})
     now = time.time()
     since = await ledger.in_line_since(list(lanes))

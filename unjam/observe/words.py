@@ -180,6 +180,12 @@ def dependency_lost(code: str, detail: str = "") -> None:
         _trouble(logging.ERROR, "A dependency is away", key=code, reason=code, detail=detail)
 
 
+def lane_paused(lane: str, paused: bool, detail: str = "") -> None:
+    """A person stopped the lane ("*": all), or let it go on."""
+    sentence = "Lane paused by a person" if paused else "Lane goes on"
+    _say(logging.INFO, sentence, lane=lane, detail=detail)
+
+
 def dependency_back(name: str) -> None:
     """Work that needs *name* goes on."""
     _say(logging.INFO, "A dependency is back; work goes on", dependency=name)

@@ -78,14 +78,19 @@ class Breakers:
     # -- asking -----------------------------------------------------------------------------
     def held(self) -> Breaker | None:
         """Why no document may be claimed now; None: they may."""
-        holding = (b for b in self._holding() if b.name != OUTBOX)
+        holding = (b for b in self._holding() if b.name != OUTBOX and not _of_one_lane(b))
         return min(holding, key=lambda b: b.place, default=None)
 
-    def keeps(self, state: State) -> Breaker | None:
-        """What keeps a document in *state* where it is; never stored with the document."""
+    def paused(self, lane: str) -> Breaker | None:
+        """The pause of this lane, or of all: by a person."""
+        return self.of(breaker.PAUSE + lane) or self.of(breaker.EVERY_LANE)
+
+    def keeps(self, state: State, lane: str = "") -> Breaker | None:
+        """What keeps a document of *lane* in *state* where it is; never stored with it."""
         if state not in CLAIMABLE:
             return None
-        return self.held() or (self.of(OUTBOX) if state is State.RECEIVED else None)
+        held = self.held() or self.paused(lane)
+        return held or (self.of(OUTBOX) if state is State.RECEIVED else None)
 
     def of(self, name: str) -> Breaker | None:
         """The breaker of *name* when it holds."""
@@ -271,6 +276,10 @@ class Breakers:
             row = self._probing
             with contextlib.suppress(UnjamError):
                 await self._ledger.report_dependency(row.name, row.reason, row.detail)
+
+
+def _of_one_lane(row: Breaker) -> bool:
+    return row.name.startswith(breaker.PAUSE) and row.name != breaker.EVERY_LANE
 
 
 def _told_s(error: DependencyDown) -> float | None:

@@ -22,7 +22,7 @@ RQ's own entry expires."""
 
 async def read_facts(link: RedisLink, lanes: Sequence[str]) -> dict[str, LaneFacts]:
     """Raises DependencyDown."""
-    known, paused = await link.call(lambda: _ask(link, _lanes_known))
+    known, suspended, held = await link.call(lambda: _ask(link, _lanes_known))
     names = dict.fromkeys((*DEFAULT_LANES, *lanes, *sorted(map(keys.lane_name, known)), DEAD))
     answers = await link.call(lambda: _ask(link, _books, list(names)))
     counts = {name: answers[i * _EACH : (i + 1) * _EACH] for i, name in enumerate(names)}
@@ -40,7 +40,7 @@ async def read_facts(link: RedisLink, lanes: Sequence[str]) -> dict[str, LaneFac
             count,
             *registries,
             workers=sum(live[w] for w in serving[name]),
-            paused=bool(paused),
+            paused=bool(suspended) or name in held or "*" in held,
             line=_documents(ids),
         )
     return found
@@ -55,6 +55,7 @@ async def _ask(link: RedisLink, fill: Any, *args: Any) -> list[Any]:
 def _lanes_known(pipe: Any) -> None:
     pipe.smembers(keys.QUEUES)
     pipe.exists(keys.SUSPENDED)
+    pipe.smembers(keys.PAUSED)
 
 
 _EACH = 7

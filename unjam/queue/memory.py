@@ -7,7 +7,7 @@ import contextlib
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from unjam.core.document import Ticket
@@ -37,6 +37,7 @@ class MemoryQueue:
         self._epoch, self._audited = 0, True
         self._house: dict[str, str] = {}
         self._workers: dict[str, tuple[str, ...]] = {}
+        self.paused: frozenset[str] = frozenset()
         self.figures: dict[str, int] = {}  # statistics by key
 
     def _check(self) -> None:
@@ -154,6 +155,10 @@ class MemoryQueue:
         self._lanes[lane] = deque([t.job_id for t in front] + [i for i in line if i in waiting])
         return front
 
+    async def show_pauses(self, lanes: Collection[str], *, resume: bool = False) -> None:
+        self._check()
+        self.paused = frozenset(lanes)
+
     async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
         self._check()
         now = time.monotonic()
@@ -226,6 +231,7 @@ class MemoryQueue:
                 started=sum(self._lane_of(i) == name for i in self.started_jobs),
                 failed=len(self.letters) if name == DEAD else 0,
                 workers=sum(name in served for served in self._workers.values()),
+                paused=not self.paused.isdisjoint((name, "*")),
                 line=tuple(line.get(name, ())),
             )
             for name, count in counts.items()

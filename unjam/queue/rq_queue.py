@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ class RqQueue(RqBooks, ParkedJobs):
     # -- into the lanes ---------------------------------------------------------------------
     async def push(self, tickets: Sequence[Ticket]) -> None:
         """Put each into its lane unless its job exists already; users take turns. Idempotent."""
-        for some in _chunks(tickets, PUSH_AT_ONCE):
+        for some in chunks(tickets, PUSH_AT_ONCE):
             names = [keys.QUEUES, keys.failed(DEAD), keys.TAKEN, keys.JOBS]
             args = [stamp(), DESCRIPTION]
             for ticket in some:
@@ -211,7 +211,7 @@ class RqQueue(RqBooks, ParkedJobs):
         """Those that still wait in their lanes go to *lane*, in one step a lane."""
         moved: list[Ticket] = []
         for source, some in by_lane(tickets).items():
-            for part in _chunks(some, MOVE_AT_ONCE) if source != lane else ():
+            for part in chunks(some, MOVE_AT_ONCE) if source != lane else ():
                 known = {t.job_id: t for t in part}
                 names = [keys.lane(source), keys.lane(lane), keys.turns(lane)]
                 names += (keys.QUEUES, keys.JOBS)
@@ -230,6 +230,12 @@ class RqQueue(RqBooks, ParkedJobs):
         pairs = [w for t, n in zip(tickets, after, strict=True) for w in (t.job_id, n)]
         names = [keys.lane(lane), keys.JOBS]
         return [known[str(i)] for i in await self._link.run("front", names, pairs)]
+
+    async def show_pauses(self, lanes: Collection[str], *, resume: bool = False) -> None:
+        """Lanes that are paused ("*": all), for everybody who looks; all at once is also what
+        ``rq suspend`` does, so stock workers take nothing. *resume* ends theirs, too."""
+        args = [keys.OUR_SUSPENSION, int(resume), *sorted(lanes)]
+        await self._link.run("pauses", [keys.PAUSED, keys.SUSPENDED], args)
 
     # -- questions --------------------------------------------------------------------------
     async def present(self, tickets: Sequence[Ticket]) -> list[bool]:
@@ -274,7 +280,8 @@ def by_lane(tickets: Iterable[Ticket]) -> dict[str, list[Ticket]]:
     return found
 
 
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most *size* items."""
     every = list(items)
     for start in range(0, len(every), size):
         yield every[start : start + size]

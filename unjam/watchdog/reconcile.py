@@ -18,6 +18,7 @@ from unjam.core.document import Document, Pin, State, Ticket
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import Blobs, Cleanup, Embedder, Ledger, Queue, VectorStore, WorkerRef
 from unjam.observe import words
+from unjam.queue.order import show_pauses
 from unjam.watchdog.audit_vectors import VectorAudit
 from unjam.watchdog.lanes_served import LanesServed
 
@@ -89,6 +90,7 @@ class Reconciler:
             self.lanes_served.check,
             self.look_at_the_books,
             self.mirror_dead_letters,
+            self.mirror_pauses,
             self.clean_vectors,
             self.audit_vectors,
             self.build_beside,
@@ -232,6 +234,10 @@ class Reconciler:
         hurt = await self.queue.unsound([_ticket(d) for d in page.items])
         if hurt:
             await self.queue.park(hurt)
+
+    async def mirror_pauses(self) -> None:
+        """A Redis that lost its data shows again which lanes a person paused."""
+        await show_pauses(self.ledger, self.queue)
 
     async def _take_back_requeued(self) -> None:
         tickets = await self.queue.requeued()

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unjam.web import capacity, dead_letters
+from unjam.web import audit, capacity, dead_letters, levers
 from unjam.web.health import BEAT_S
 from unjam.web.house import House, house_of
 from unjam.web.queues import queue_list
@@ -45,3 +45,5 @@ async def worker_list(house: House) -> list[dict[str, Any]]:
 
 router.include_router(dead_letters.router)
 router.include_router(capacity.router)
+router.include_router(levers.router)
+router.include_router(audit.router)

@@ -143,6 +143,18 @@ PROBLEMS: Mapping[str, Word] = {
         "예상한 수와 다른 수의 데드레터가 일치하여 아무것도 바꾸지 않았습니다",
         "다시 조회한 뒤 새 개수로 호출하세요.",
     ),
+    "lane_unserved": Word(
+        "No live worker serves that queue",
+        "Start one with `unjam worker --queues NAME`, or choose a queue that is served.",
+        "이 큐를 담당하는 워커가 없습니다",
+        "`unjam worker --queues 이름`으로 워커를 시작하거나 담당 워커가 있는 큐를 고르세요.",
+    ),
+    "unknown_lane": Word(
+        "There is no such queue",
+        "`unjam queue list` shows those that exist.",
+        "그런 큐가 없습니다",
+        "`unjam queue list`로 있는 큐를 확인하세요.",
+    ),
     "idempotency_conflict": Word(
         "This Idempotency-Key was used with another body",
         "Use a new key for new content; repeat a key only with the same bytes.",

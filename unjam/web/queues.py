@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from unjam.core.breaker import paused_lanes
 from unjam.web.house import House
 
 DEAD_LETTERS = "rag_dlq"
@@ -16,11 +17,13 @@ async def queue_list(house: House) -> list[dict[str, Any]]:
 
     *count*: jobs that wait; *oldest_age_s*: since when (seconds) the longest waiting document
     stands in line, null when none does; *started, failed, scheduled, deferred, finished*: RQ's
-    registries; *workers*: live ones that serve it. Raises DependencyDown (queue_down).
+    registries; *workers*: live ones that serve it; *paused*: by a person, here or with
+    ``rq suspend``. Raises DependencyDown (queue_down).
     """
     facts = await house.queue.lane_facts(LANES)
     names = [name for name in dict.fromkeys((*LANES, *sorted(facts))) if name != DEAD_LETTERS]
     since = await house.ledger.in_line_since(names)
+    paused = paused_lanes(await house.ledger.dependency_states())
     now = time.time()
     return [
         {
@@ -33,7 +36,7 @@ async def queue_list(house: House) -> list[dict[str, Any]]:
             "deferred": lane.deferred,
             "finished": lane.finished,
             "workers": lane.workers,
-            "paused": lane.paused,
+            "paused": lane.paused or not paused.isdisjoint((name, "*")),
         }
         for name in (*names, DEAD_LETTERS)
     ]

@@ -93,18 +93,18 @@ class DocumentsOut(BaseModel):
 _WORKING = frozenset({State.PARSING, State.CHUNKING, State.EMBEDDING, State.STORING})
 
 
-Keeps = Callable[[State], Breaker | None]
-"""What keeps documents of a state where they are, though no row of theirs says so."""
+Keeps = Callable[[State, str], Breaker | None]
+"""What keeps documents of a state and lane where they are, though no row of theirs says so."""
 
 
 def document_json(
     document: Document,
     lang: str,
-    keeps: Keeps = lambda _: None,
+    keeps: Keeps = lambda _state, _lane: None,
     forecast: Forecast | None = None,
 ) -> dict[str, Any]:
     """The fields of :class:`DocumentOut`."""
-    kept = keeps(document.state)
+    kept = keeps(document.state, document.lane)
     reason, detail, next_step_at = document.reason, document.detail, document.next_step_at
     eta_s = forecast.eta_s(document, time.time()) if forecast and kept is None else None
     if document.state in CLAIMABLE:

@@ -92,7 +92,7 @@ class Stream:
         after: int,
         follow: bool,
         lang: str,
-        keeps: Keeps = lambda _: None,
+        keeps: Keeps = lambda _state, _lane: None,
         forecast: Callable[[], Awaitable[Forecast]] | None = None,
     ) -> None:
         self._ledger = ledger
@@ -142,7 +142,7 @@ class Stream:
                 return
 
     async def _progress(self, document: Document) -> bytes:
-        kept = self._keeps(document.state)
+        kept = self._keeps(document.state, document.lane)
         shown = (
             document.state,
             document.progress_done,

@@ -119,15 +119,20 @@ class Worker:
         if room <= 0:
             return None
         self._takes += 1
-        small = [lane for lane in self._options.lanes if lane != LARGE]
+        lanes = self._open_lanes()
+        small = [lane for lane in lanes if lane != LARGE]
         tickets: list[Ticket] = []
         # Large documents have a slot of their own: one at a time, beside the small ones.
-        if LARGE in self._options.lanes and self._large == 0:
+        if LARGE in lanes and self._large == 0:
             tickets += await self._queue.take([LARGE], 1, self._me.id)
         if small and room > len(tickets):
             order = serving_order(small, self._takes)
             tickets += await self._queue.take(order, room - len(tickets), self._me.id)
         return tickets
+
+    def _open_lanes(self) -> list[str]:
+        """Those that no person paused. (The ledger refuses claims of the others, too.)"""
+        return [lane for lane in self._options.lanes if self._breakers.paused(lane) is None]
 
     async def _claim(self, tickets: Sequence[Ticket]) -> None:
         try:
@@ -158,7 +163,7 @@ class Worker:
             await self._pause(0.1)
 
     async def _idle(self) -> None:
-        lanes = [x for x in self._options.lanes if x != LARGE or self._large == 0]
+        lanes = [x for x in self._open_lanes() if x != LARGE or self._large == 0]
         bell = asyncio.ensure_future(self._queue.wait(lanes, IDLE_WAIT_S))
         stop = asyncio.ensure_future(self._stopping.wait())
         try:

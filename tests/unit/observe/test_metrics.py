@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from unjam.core.breaker import Breaker
 from unjam.core.document import RUNNING, State, Ticket
 from unjam.core.errors import DependencyDown
 from unjam.core.lease import LEASE_S
@@ -64,6 +65,9 @@ class StandingLedger:
 
     async def counters(self) -> dict[tuple[str, str], float]:
         return self.counts
+
+    async def dependency_states(self) -> dict[str, Breaker]:
+        return {}
 
     async def state_counts(self) -> dict[State, int]:
         return self.states

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from unjam.core.backoff import ERROR_BUDGET
+from unjam.core.breaker import paused_lanes
 from unjam.core.document import (
     CLAIMABLE,
     RUNNING,
@@ -25,6 +26,7 @@ from unjam.core.lease import LEASE_S
 from unjam.core.outcome import Dead, Done, Outcome, Release, Retry, Snooze
 from unjam.core.ports import Progress, Settled, WorkerRef
 from unjam.stores import schema
+from unjam.stores.ledger import dependencies
 from unjam.stores.ledger.dead import evidence_of, plain
 from unjam.stores.ledger.row import Row
 from unjam.stores.ledger.tx import Tx
@@ -45,13 +47,14 @@ def claim(
     """Slots are counted under one lock, so that the cap holds over all processes."""
     tx.dialect.lock(tx.conn, _SLOTS_LOCK)
     free = max_concurrent - tx.execute(_leased).scalar_one()
+    paused = paused_lanes(dependencies.states(tx.conn))
     answers: list[ClaimAnswer] = []
     for ticket in tickets:
         row = tx.find(ticket.document_id)
         fresh = row is not None and row.enqueue_seq == ticket.enqueue_seq
         if row is None or not fresh or State(row.state) not in CLAIMABLE:
             answers.append(ClaimAnswer(ClaimKind.STALE, ticket))
-        elif free <= 0:
+        elif free <= 0 or not paused.isdisjoint((row.lane, "*")):
             answers.append(ClaimAnswer(ClaimKind.NO_SLOT, ticket))
         else:
             free -= 1
