@@ -211,6 +211,12 @@ class Settings(BaseSettings):
         alias="RAG_REDIS_REPAIR",
         description="let the watchdog put an external Redis back to `noeviction`",
     )
+    allow_restart: str = Field(
+        "",
+        alias="RAG_ALLOW_RESTART",
+        description="systemd units and containers (`docker:NAME`) that the watchdog may restart, "
+        "comma-separated; its name must say whether it is Redis, Valkey or Chroma",
+    )
     timezone: str = Field(
         "", alias="RAG_TIMEZONE", description="IANA name for statistics; empty: the host's"
     )
@@ -249,6 +255,10 @@ class Settings(BaseSettings):
         several = self.openai_api_keys.get_secret_value().split(",") if self.openai_api_keys else []
         single = [self.openai_api_key.get_secret_value()] if self.openai_api_key else []
         return tuple(dict.fromkeys(k.strip() for k in [*several, *single] if k.strip()))
+
+    @property
+    def allowed_restarts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(n.strip() for n in self.allow_restart.split(",") if n.strip()))
 
     @property
     def uses_local_model(self) -> bool:

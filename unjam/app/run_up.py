@@ -15,12 +15,16 @@ from unjam.core.errors import DependencyDown, SetupError
 from unjam.observe.logs import configure_logging
 from unjam.queue.rq_queue import RqQueue
 from unjam.settings import Settings
+from unjam.stores.ledger import SqlLedger
 from unjam.worker.boot import set_title
 from unjam.worker.children import Command
 from unjam.worker.embedded import ServerPlan, plan_chroma, plan_valkey
+from unjam.worker.exits import follow_exits
+from unjam.worker.remedies import Remedies
 from unjam.worker.supervisor import ChildSpec, Happening, Supervisor, Tier
 
 READY_WITHIN_S = 60.0
+LEDGER_AGAIN_S = 2.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Say = Callable[[str], None]
@@ -79,7 +83,12 @@ async def _main(settings: Settings, options: UpOptions) -> int:
         await supervisor.start(_specs(settings, options))
         _say(_where(settings, options))
         asyncio.get_running_loop().create_task(_say_when_ready(options, began))
-        await supervisor.run()
+        ear = asyncio.create_task(_hear(settings, options, supervisor))
+        try:
+            await supervisor.run()
+        finally:
+            ear.cancel()
+            await asyncio.gather(ear, return_exceptions=True)
     _say("stopped in order; every accepted document is safe in the ledger")
     return 0
 
@@ -109,6 +118,27 @@ async def _write_house(settings: Settings, options: UpOptions) -> None:
     house.write(settings.data_dir)
 
 
+async def _hear(settings: Settings, options: UpOptions, supervisor: Supervisor) -> None:
+    """Carry out what the watchdog asks of this host."""
+    ledger: SqlLedger | None = None
+    try:
+        while ledger is None:
+            try:
+                ledger = await open_ledger(settings)
+            except DependencyDown:
+                await asyncio.sleep(LEDGER_AGAIN_S)
+        remedies = Remedies(
+            supervisor,
+            ledger,
+            lambda n: _worker_spec(settings, n),
+            settings.allowed_restarts,
+        )
+        await asyncio.gather(remedies.follow(), follow_exits(supervisor, ledger))
+    finally:
+        if ledger is not None:
+            await ledger.close()
+
+
 async def _announce(settings: Settings) -> None:
     """``rag:house``, so that stock workers find the rest; the watchdog keeps it there."""
     from unjam.app.house import House
@@ -124,18 +154,30 @@ async def _announce(settings: Settings) -> None:
         await queue.close()
 
 
-def _specs(settings: Settings, options: UpOptions) -> list[ChildSpec]:
+def _child(
+    settings: Settings, name: str, title: str, tier: Tier, log: str, argv: Sequence[str]
+) -> ChildSpec:
     env = {
         "RAG_DATA_DIR": str(settings.data_dir),
         "RAG_LOG_DIR": str(settings.log_dir),
         "RAG_REDIS_URL": settings.redis_url or "",
         "RAG_CHROMA_URL": settings.chroma_url or "",
     }
+    module, *rest = argv
+    return ChildSpec(name, Command.python(module, rest, title=title, env=env), tier, log)
 
+
+def _worker_spec(settings: Settings, n: int) -> ChildSpec:
+    """Worker number *n*, 1 for the first."""
+    title = f"rq worker rag_processing (unjam worker {n})"
+    log = "rag-worker.log" if n == 1 else f"rag-worker{n}.log"
+    argv = ["unjam.cli.main", "worker"]
+    return _child(settings, f"worker-{n}", title, Tier.WORKER, log, argv)
+
+
+def _specs(settings: Settings, options: UpOptions) -> list[ChildSpec]:
     def child(name: str, title: str, tier: Tier, log: str, argv: Sequence[str]) -> ChildSpec:
-        module, *rest = argv
-        command = Command.python(module, rest, title=title, env=env)
-        return ChildSpec(name, command, tier, log)
+        return _child(settings, name, title, tier, log, argv)
 
     run = "unjam.cli.main"
     serve = ["unjam.web.main", "--host", options.host, "--port", str(options.port)]
@@ -144,11 +186,7 @@ def _specs(settings: Settings, options: UpOptions) -> list[ChildSpec]:
         child("api", "unjam api", Tier.API, "api.log", serve),
         child("watchdog", "unjam watchdog", Tier.WATCHDOG, "watchdog.log", [run, "watchdog"]),
     ]
-    for n in range(1, options.workers + 1):
-        title = f"rq worker rag_processing (unjam worker {n})"
-        log = "rag-worker.log" if n == 1 else f"rag-worker{n}.log"
-        specs.append(child(f"worker-{n}", title, Tier.WORKER, log, [run, "worker"]))
-    return specs
+    return specs + [_worker_spec(settings, n) for n in range(1, options.workers + 1)]
 
 
 async def _say_when_ready(options: UpOptions, began: float) -> None:

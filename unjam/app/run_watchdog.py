@@ -1,18 +1,22 @@
-"""``unjam watchdog``: reconciles, until SIGTERM."""
+"""``unjam watchdog``: reconciles and recovers, until SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
+from typing import Any
 
 from unjam.app.house import House, found
+from unjam.app.looking import snapshot_of
 from unjam.app.reconciler import reconciler_of
+from unjam.app.recovery import book_of, recovery_of
 from unjam.app.services import Services, open_services
 from unjam.core.errors import SetupError
 from unjam.observe.courier import Courier, document_messages
+from unjam.observe.incidents import IncidentTape, incident_messages
 from unjam.observe.logs import configure_logging
-from unjam.observe.notify import Webhook, webhook_secret
+from unjam.observe.notify import Slack, Webhook, webhook_secret
 from unjam.observe.stats import zone_of
 from unjam.settings import Settings
 from unjam.watchdog.chores import CapacityFile, StatsMirror, Upkeep
@@ -38,11 +42,14 @@ async def _main(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
+    me = process_identity("watchdog")
+    look = snapshot_of(services)
+    recovery = asyncio.create_task(recovery_of(services, look, me).follow(stopping))
     try:
         await watch(
             ledger=services.ledger,
             reconciler=reconciler_of(services),
-            me=process_identity("watchdog"),
+            me=me,
             stopping=stopping,
             leader_chores=[
                 lambda: _announce(services),
@@ -52,6 +59,9 @@ async def _main(settings: Settings) -> int:
             ],
         )
     finally:
+        stopping.set()
+        await recovery
+        await look.close()
         for courier in couriers:
             await courier.close()
         await services.close()
@@ -69,23 +79,40 @@ def chores_of(services: Services) -> list[Chore]:
     ]
 
 
-def couriers_of(services: Services) -> list[Courier]:
-    """Webhooks for documents' events, when RAG_WEBHOOK_URL is set.
+def couriers_of(services: Services) -> list[Courier[Any]]:
+    """Webhooks for documents' and incidents' events when RAG_WEBHOOK_URL is set, and Slack for
+    incidents when SLACK_WEBHOOK_URL is. Each has a line of its own."""
+    settings, book = services.settings, book_of(services)
+    tape = IncidentTape(services.ledger, book)
+    couriers: list[Courier[Any]] = []
+    if settings.slack_webhook_url is not None:
+        slack = Slack(settings.slack_webhook_url.get_secret_value())
+        told = incident_messages(book, services.ledger.id, settings.lang)
+        couriers.append(Courier("slack", tape, slack, told))
+    for name in ("webhook", "webhook-incidents"):
+        sink = _webhook(settings)
+        if sink is None:
+            break
+        if name == "webhook":
+            translate = document_messages(services.ledger)
+            couriers.append(Courier(name, services.ledger, sink, translate))
+        else:
+            told = incident_messages(book, services.ledger.id)
+            couriers.append(Courier(name, tape, sink, told))
+    return couriers
 
-    An unfit address or secret is logged, and costs nothing but the webhooks.
-    """
-    settings = services.settings
+
+def _webhook(settings: Settings) -> Webhook | None:
+    """None without an address. An unfit one is logged, and costs nothing but the webhooks."""
     if settings.webhook_url is None:
-        return []
+        return None
     given = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     try:
         key = webhook_secret(given, settings.data_dir / "webhook-secret")
-        sink = Webhook(settings.webhook_url.get_secret_value(), key)
+        return Webhook(settings.webhook_url.get_secret_value(), key)
     except SetupError as error:
         _log.error("No webhooks are sent: %s (%s)", error.detail, error.hint)
-        return []
-    translate = document_messages(services.ledger)
-    return [Courier("webhook", services.ledger, sink, translate)]
+        return None
 
 
 async def _announce(services: Services) -> None:

@@ -49,7 +49,20 @@ def up(
     host: Host = "127.0.0.1",
     port: Port = 8002,
     dashboard_port: DashboardPort = 9181,
+    allow_restart: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-restart",
+            metavar="NAME",
+            help=t(
+                "A systemd unit or docker:NAME that the watchdog may restart; may be repeated.",
+                "워치독이 재시작해도 되는 systemd 유닛 또는 docker:이름. 여러 번 쓸 수 있습니다.",
+            ),
+        ),
+    ] = None,
 ) -> None:
+    if allow_restart:  # the children read it, too
+        os.environ["RAG_ALLOW_RESTART"] = ",".join(allow_restart)
     settings = load_settings(data_dir)
     from unjam.app.run_up import main
 

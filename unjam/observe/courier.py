@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from unjam.core.backoff import full_jitter
 from unjam.core.errors import DependencyDown
@@ -35,11 +35,33 @@ ROUND_S = 60.0
 REFUSALS = 10
 """A message that the receiver refused (4xx) so often, while it answers others, is given up."""
 
-Translate = Callable[[Event], Awaitable[Message | None]]
+
+class Numbered(Protocol):
+    """An event; numbers grow in the order in which events can be seen."""
+
+    @property
+    def seq(self) -> int: ...
+
+
+E = TypeVar("E", bound=Numbered)
+
+
+class Tape(Protocol[E]):
+    """Where events are read, and where bookmarks are kept. The ledger is one of its own events."""
+
+    async def bookmark(self, name: str) -> int | None: ...
+    async def set_bookmark(self, name: str, seq: int) -> None: ...
+    async def last_event(self) -> int: ...
+    async def events(
+        self, document_id: str | None, after: int = 0, limit: int = 200
+    ) -> list[E]: ...
+
+
+Translate = Callable[[E], Awaitable[Message | None]]
 """An event → what to tell of it; None: nothing."""
 
 
-def document_messages(ledger: Ledger) -> Translate:
+def document_messages(ledger: Ledger) -> Translate[Event]:
     """Documents that became searchable or were parked."""
 
     async def translate(event: Event) -> Message | None:
@@ -65,14 +87,14 @@ def document_messages(ledger: Ledger) -> Translate:
 
 
 @dataclass(slots=True)
-class Courier:
+class Courier(Generic[E]):
     """Call it as a chore of the leader: it starts a round of deliveries unless one is under way,
     and returns at once."""
 
     name: str  # of the bookmark
-    ledger: Ledger
+    ledger: Tape[E]
     sink: Sink
-    translate: Translate
+    translate: Translate[E]
     first_pause_s: float = FIRST_PAUSE_S
     _task: asyncio.Task[None] | None = None
     _not_before: float = 0.0
@@ -125,7 +147,7 @@ class Courier:
             self._arrived = {seq for seq in self._arrived if seq > reached}
         return reached == events[-1].seq and len(events) == PAGE
 
-    async def _tell(self, events: Sequence[Event]) -> None:
+    async def _tell(self, events: Sequence[E]) -> None:
         letters: list[tuple[int, Message]] = []
         for event in events:
             message = await self.translate(event)

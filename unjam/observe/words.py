@@ -221,6 +221,11 @@ def watchdog_fault(error: BaseException) -> None:
         _log.error("Fault in the watchdog; its next round comes", exc_info=error)
 
 
+def incident_unwritten(cause: str) -> None:
+    """The ledger is away: the incident is written down when it is back."""
+    _say(logging.ERROR, "An incident cannot be written down yet", cause=cause)
+
+
 def unfit_worker(document_id: str, seq: int, detail: str, hint: str) -> None:
     """A stock worker cannot work for this house; the document stays queued."""
     _say(

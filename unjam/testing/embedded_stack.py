@@ -20,11 +20,14 @@ from types import TracebackType
 import redis.asyncio as aredis
 
 from unjam.app.services import Services
+from unjam.stores.ledger import SqlLedger
 from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.stack import Stack
 from unjam.worker.children import Command
 from unjam.worker.embedded import ServerPlan, plan_chroma, plan_valkey
+from unjam.worker.exits import follow_exits
 from unjam.worker.identity import process_start
+from unjam.worker.remedies import Remedies
 from unjam.worker.supervisor import ChildSpec, Happening, Supervisor, Tier
 
 QUICK = {
@@ -47,6 +50,8 @@ class EmbeddedStack:
     database_url: str = ""
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
     listen: Callable[[Happening], None] = lambda _: None
+    _ear: asyncio.Task[None] | None = None
+    _noting: asyncio.Task[None] | None = None
     _parts: tuple[Supervisor, FakeOpenAI, Stack, dict[str, ServerPlan]] | None = None
 
     async def __aenter__(self) -> EmbeddedStack:
@@ -71,7 +76,12 @@ class EmbeddedStack:
             )
             await stack.__aenter__()
             self._parts = (supervisor, endpoint, stack, plans)
+            self._noting = asyncio.create_task(follow_exits(supervisor, stack.services.ledger))
             await supervisor.start(self._specs(stack))
+            book = stack.services.ledger
+            assert isinstance(book, SqlLedger)
+            remedies = Remedies(supervisor, book, lambda n: self._worker(stack, n))
+            self._ear = asyncio.create_task(remedies.follow())
         except BaseException:
             await supervisor.__aexit__(None, None, None)
             endpoint.close()
@@ -85,26 +95,30 @@ class EmbeddedStack:
         trace: TracebackType | None,
     ) -> None:
         self.thaw()
+        if self._ear is not None:
+            self._ear.cancel()
+            await asyncio.gather(self._ear, return_exceptions=True)
         self.endpoint.control(fault="")
+        if self._noting is not None:
+            self._noting.cancel()
         await self.supervisor.__aexit__(kind, error, trace)
         await self.stack.__aexit__(kind, error, trace)
         self.endpoint.close()
 
     def _specs(self, stack: Stack) -> list[ChildSpec]:
-        env = stack.environment()
-
-        def child(name: str, title: str, tier: Tier, verb: str) -> ChildSpec:
-            command = Command.python("unjam.cli.main", [verb], title=title, env=env)
-            return ChildSpec(name, command, tier, f"{name}.log")
-
         dogs = [
-            child(f"watchdog-{n}", "unjam watchdog", Tier.WATCHDOG, "watchdog")
+            self._child(stack, f"watchdog-{n}", "unjam watchdog", Tier.WATCHDOG, "watchdog")
             for n in range(1, self.watchdogs + 1)
         ]
-        return dogs + [
-            child(f"worker-{n}", f"rq worker rag_processing (unjam {n})", Tier.WORKER, "worker")
-            for n in range(1, self.workers + 1)
-        ]
+        return dogs + [self._worker(stack, n) for n in range(1, self.workers + 1)]
+
+    def _worker(self, stack: Stack, n: int) -> ChildSpec:
+        title = f"rq worker rag_processing (unjam {n})"
+        return self._child(stack, f"worker-{n}", title, Tier.WORKER, "worker")
+
+    def _child(self, stack: Stack, name: str, title: str, tier: Tier, verb: str) -> ChildSpec:
+        command = Command.python("unjam.cli.main", [verb], title=title, env=stack.environment())
+        return ChildSpec(name, command, tier, f"{name}.log")
 
     @property
     def supervisor(self) -> Supervisor:

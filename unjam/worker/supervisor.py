@@ -99,6 +99,7 @@ class _Kept:
     began: float = field(default_factory=time.monotonic)
     crashes: int = 0
     restarts: int = 0
+    dismissed: bool = False  # it shall end, and not come back
 
 
 class Supervisor:
@@ -201,7 +202,7 @@ class Supervisor:
             self._note_ending(kept.child, code)
             if kept.spec.tier is Tier.WORKER and code != 0:
                 words.worker_terminated(kept.spec.name, kept.child.pid, ended.how)
-            if not await self._restart(kept, code):
+            if kept.dismissed or not await self._restart(kept, code):
                 return
 
     async def _restart(self, kept: _Kept, code: int) -> bool:
@@ -282,7 +283,37 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(ended, hurry, return_exceptions=True)
 
+    # -- one child --------------------------------------------------------------------------
+    async def restart(self, name: str, grace_s: float) -> bool:
+        """End *name* (SIGTERM, then after *grace_s* SIGKILL), so that its keeper starts it anew.
+        False when there is none that runs."""
+        kept = self._kept.get(name)
+        if kept is None or self._stopping.is_set() or not kept.child.alive():
+            return False
+        await kept.child.stop(grace_s)
+        return True
+
+    async def dismiss(self, name: str, grace_s: float) -> bool:
+        """End *name* for good. False when there is none."""
+        kept = self._kept.get(name)
+        if kept is None or self._stopping.is_set():
+            return False
+        kept.dismissed = True
+        await kept.child.stop(grace_s)
+        if kept.keeper is not None:
+            await kept.keeper
+        self._kept.pop(name, None)
+        self._write_children()
+        return True
+
     # -- facts ------------------------------------------------------------------------------
+    def lives(self) -> dict[str, tuple[int, int | None]]:
+        """Name → process id and start time (clock ticks since boot) of what runs now."""
+        return {name: (kept.child.pid, kept.child.start) for name, kept in self._kept.items()}
+
+    def tiers(self) -> dict[str, Tier]:
+        return {name: kept.spec.tier for name, kept in self._kept.items()}
+
     def pids(self) -> dict[str, int]:
         """Name → process id of what is kept alive now."""
         return {name: kept.child.pid for name, kept in self._kept.items()}
