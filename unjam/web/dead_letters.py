@@ -171,12 +171,7 @@ async def retry_dead_letters(request: Request) -> Response:
     house = house_of(request)
     asked = await json_body(request, DeadLettersIn)
     which = asked.which()
-    tickets = await house.ledger.retry_many(
-        which, expected=asked.expected, limit=asked.limit, pin=house.current_pin(), by=BY
-    )
-    ids = [t.document_id for t in tickets]
-    await _unpark(house, ids)
-    house.intake.ring(tickets)
+    ids = await retry(house, which, expected=asked.expected, limit=asked.limit)
     remaining = await house.ledger.count_dead(which)
     return json_response({"retried": len(ids), "ids": ids, "remaining": remaining})
 
@@ -193,10 +188,41 @@ async def drop_dead_letters(request: Request) -> Response:
     house = house_of(request)
     asked = await json_body(request, DeadLettersIn)
     which = asked.which()
-    ids = await house.ledger.drop_many(which, expected=asked.expected, limit=asked.limit, by=BY)
-    await _unpark(house, ids)
+    ids = await drop(house, which, expected=asked.expected, limit=asked.limit)
     remaining = await house.ledger.count_dead(which)
     return json_response({"dropped": len(ids), "ids": ids, "remaining": remaining})
+
+
+async def retry(
+    house: House,
+    which: DeadFilter,
+    *,
+    expected: int | None = None,
+    limit: int = AT_ONCE,
+    by: str = BY,
+) -> list[str]:
+    """Put those that match back to work; their ids. Raises Conflict, as ``Ledger.retry_many``."""
+    tickets = await house.ledger.retry_many(
+        which, expected=expected, limit=limit, pin=house.current_pin(), by=by
+    )
+    ids = [t.document_id for t in tickets]
+    await _unpark(house, ids)
+    house.intake.ring(tickets)
+    return ids
+
+
+async def drop(
+    house: House,
+    which: DeadFilter,
+    *,
+    expected: int | None = None,
+    limit: int = AT_ONCE,
+    by: str = BY,
+) -> list[str]:
+    """End those that match without a retry; their ids. Raises Conflict."""
+    ids = await house.ledger.drop_many(which, expected=expected, limit=limit, by=by)
+    await _unpark(house, ids)
+    return ids
 
 
 async def _unpark(house: House, ids: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Pages and texts for people and monitors: ``/docs``, ``/metrics``, the status page of 9181.
+"""Pages and texts for people and monitors on 8002: ``/docs`` and ``/metrics``.
 
 Nothing here loads anything from elsewhere; the content security policy says so to the browser.
 """
@@ -12,15 +12,12 @@ from importlib import resources
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unjam.core.errors import DependencyDown, NotFound
+from unjam.core.errors import NotFound
 from unjam.embedding.meters import Meters
 from unjam.observe.metrics import render_metrics
 from unjam.queue.safety import SafetyMeter
-from unjam.web.admin import worker_list
-from unjam.web.health import readiness
-from unjam.web.house import house_of, language_of
-from unjam.web.queues import queue_list
-from unjam.web.schemas import fields_of, json_response
+from unjam.web.house import house_of
+from unjam.web.schemas import json_response
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -31,10 +28,9 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
 }
-_ASSETS = frozenset({"docs.js", "status.js", "style.css"})
+_ASSETS = frozenset({"docs.js", "style.css"})
 
 api_router = APIRouter(include_in_schema=False)
-dashboard_router = APIRouter(include_in_schema=False)
 
 
 @cache
@@ -55,7 +51,6 @@ def _page(name: str) -> Response:
 
 
 @api_router.get("/static/{name}")
-@dashboard_router.get("/static/{name}")
 async def asset(name: str) -> Response:
     if name not in _ASSETS:
         raise NotFound(f"no file {name!a}")
@@ -83,33 +78,3 @@ async def metrics(request: Request) -> Response:
     meters, safety = await asyncio.gather(state.embedding_meters.read(), state.redis_safety.read())
     text = await render_metrics(house.ledger, house.queue, extra={**meters, **safety})
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-# -- 9181 -------------------------------------------------------------------------------------
-@dashboard_router.get("/")
-async def status_page() -> Response:
-    return _page("status.html")
-
-
-@dashboard_router.get("/api/queues")
-async def queues(request: Request) -> Response:
-    return json_response({"queues": await queue_list(house_of(request))})
-
-
-@dashboard_router.get("/api/status")
-async def status(request: Request) -> Response:
-    """What the status page shows, in one answer; without queues while Redis is away."""
-    house = house_of(request)
-    try:
-        queues = await queue_list(house)
-    except DependencyDown:  # readiness says so
-        queues = []
-    return json_response(
-        {
-            "lang": language_of(request),
-            "readiness": await readiness(house),
-            "queues": queues,
-            "workers": await worker_list(house),
-            "ledger": fields_of(await house.ledger.equation()),
-        }
-    )

@@ -21,6 +21,7 @@ from unjam.core.errors import SetupError
 from unjam.observe.forecast import Forecaster
 from unjam.web import admin, health, pages, problems, public
 from unjam.web.auth import Gatekeeper, is_loopback, require_tokens
+from unjam.web.dashboard import routes as dashboard
 from unjam.web.house import Binding, House
 from unjam.web.schemas import ProblemOut
 from unjam.web.sse import Tail
@@ -54,14 +55,28 @@ def create_app(house: House, binding: Binding | None = None) -> FastAPI:
 
 
 def create_dashboard_app(house: House, binding: Binding | None = None) -> FastAPI:
-    """The operators' page on 9181 and ``GET /api/queues``; it changes nothing."""
+    """The operators' dashboard on 9181 and ``GET /api/queues``; without the operators' token it
+    only shows."""
     binding = binding or Binding(port=9181)
-    app = _bare_app("unjam dashboard", None)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await app.state.board.close()
+
+    app = _bare_app("unjam dashboard", lifespan)
     app.state.house = house
     app.state.binding = binding
-    app.add_middleware(Gatekeeper, settings=house.settings, binding=binding)
+    sessions = dashboard.prepare(app, house, binding)
+    app.add_middleware(
+        Gatekeeper,
+        settings=house.settings,
+        binding=binding,
+        signed_in=lambda headers: bool(sessions.role_of(headers)),
+        sign_in_page=dashboard.SIGN_IN,
+    )
     app.include_router(health.router)
-    app.include_router(pages.dashboard_router)
+    app.include_router(dashboard.router)
     return app
 
 
