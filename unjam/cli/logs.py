@@ -63,14 +63,18 @@ def logs(
     wanted = _pattern(grep)
     folder = log_dir()
     files = chosen(folder, names or [])
+    ends = {file: file.stat().st_size for file in files}  # before: rather twice than never
     found = last_lines(files, lines, wanted)
     show = _printer(as_json, [line.file for line in found] if not follow else files)
     for line in found:
         show(line)
     if follow:
-        for line in followed(folder, names or [], {f: f.stat().st_size for f in files}):
-            if wanted is None or wanted.search(line.text):
-                show(line)
+        try:
+            for line in followed(folder, names or [], ends):
+                if wanted is None or wanted.search(line.text):
+                    show(line)
+        except KeyboardInterrupt:
+            raise typer.Exit(OK) from None
     if not found:
         render.remark(t(f"no such line in {folder}", f"{folder}에 해당하는 줄이 없습니다"))
     raise typer.Exit(OK if found else WARNING)
