@@ -58,7 +58,7 @@ async def _main(settings: Settings, lanes: Sequence[str]) -> int:
     # We may be here in a dead one's place: its documents need not wait for the watchdog's round.
     await reconciler_of(services).step_in()
     beat = asyncio.create_task(_beat(services, me, options.lanes, listed))
-    # The parsing parent takes a second to load: the first document need not wait for it.
+    # Model and parsers take a second or two to load: the first document need not wait for them.
     warming = asyncio.create_task(services.warm(parser))
     try:
         words.worker_ready(me.id, options.lanes)

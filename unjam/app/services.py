@@ -15,7 +15,7 @@ from unjam.app.knobs import LiveKnobs
 from unjam.core import breaker
 from unjam.core.breaker import Breaker
 from unjam.core.document import Claim, Pin
-from unjam.core.errors import SetupError
+from unjam.core.errors import DependencyDown, SetupError
 from unjam.core.ports import Blobs, Embedder, Ledger, VectorStore
 from unjam.embedding.factory import build_embedder, tokenizer_spec
 from unjam.embedding.fingerprint import current_pin
@@ -76,7 +76,9 @@ class Services:
         )
 
     async def warm(self, parser: SandboxParser) -> None:
-        """Start *parser* for documents of today's pin. What hinders it, the first one will say."""
+        """Load what documents of today's pin need. What hinders it, the first one will say."""
+        with contextlib.suppress(DependencyDown):
+            await self.embedder.warm_up(self.current_pin())
         with contextlib.suppress(SetupError, Interrupted):
             # In a thread: the local model may have to be built.
             await parser.warm_up(await asyncio.to_thread(tokenizer_spec, self.current_pin()))

@@ -820,6 +820,10 @@ class Provider(Protocol):
         """One request; texts carry their role prefix already."""
         ...
 
+    async def warm_up(self) -> None:
+        """Load what the first request needs. Raises DependencyDown."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -844,6 +848,10 @@ class Embedder(Protocol):
 
     async def query(self, text: str, pin: Pin) -> Vectors:
         """Shape (dimension,)."""
+        ...
+
+    async def warm_up(self, pin: Pin) -> None:
+        """Load what the first passages need; nothing leaves the machine. Raises DependencyDown."""
         ...
 
     async def probe(self, pin: Pin) -> None:

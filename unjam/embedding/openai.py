@@ -88,6 +88,10 @@ class OpenAIProvider:
         # Limits belong to a project of one endpoint.
         self._scope = f"{urlsplit(base_url).netloc}/"
 
+    async def warm_up(self) -> None:
+        """Import the SDK: half a second."""
+        await self._connect()
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         await self._connect()
         async with self._governor.place(self._lane):

@@ -87,6 +87,14 @@ class EmbeddingService:
             self._queries.popitem(last=False)
         return vector
 
+    async def warm_up(self, pin: Pin) -> None:
+        """Load the model or the SDK now, so that the first document does not wait for it.
+
+        Raises:
+            DependencyDown: waiting reasons embedding_*.
+        """
+        await self._providers.get(pin.fingerprint, "ingest").warm_up()
+
     async def probe(self, pin: Pin) -> None:
         """Whether the endpoint answers now: one request of one word, past every cache.
 
