@@ -65,6 +65,17 @@ async def test_a_death_is_told_once(ledger: SqlLedger) -> None:
     assert (await ledger.vitals(LANES, vitals.last_event)).deaths == ()
 
 
+async def test_a_redis_that_lost_its_data_is_remembered(ledger: SqlLedger) -> None:
+    first = await ledger.bump_epoch(0)
+    assert "redis_lost_at" not in (await ledger.vitals(LANES)).meta
+    again = await ledger.bump_epoch(first)  # restarted, and nothing was lost
+    assert "redis_lost_at" not in (await ledger.vitals(LANES)).meta
+    await ledger.bump_epoch(0)
+    vitals = await ledger.vitals(LANES)
+    assert vitals.epoch == again + 1
+    assert vitals.now - float(vitals.meta["redis_lost_at"]) < 5.0
+
+
 async def test_glimpse_shows_what_stands_in_line(ledger: SqlLedger) -> None:
     await accepted(ledger, 1)
     await searchable(ledger, 2)

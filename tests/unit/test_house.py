@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = sorted((ROOT / "unjam").rglob("*.py"))
 MOST_LINES = 400
-LONG_ON_PURPOSE = {"unjam/core/reasons.py", "unjam/core/ports.py"}  # a table; one page of promises
+LONG_ON_PURPOSE = {"unjam/core/reasons.py", "unjam/core/causes.py", "unjam/core/ports.py"}
+"""Two tables, and one page of promises."""
 
 
 def test_no_file_of_the_package_is_long() -> None:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from unjam.core.incident import Saying
+from unjam.watchdog.detect_house import detect_house
+from unjam.watchdog.detect_stores import detect_stores
+from unjam.watchdog.detect_work import detect_work
 from unjam.watchdog.facts import Facts, History
+from unjam.watchdog.symptom import Symptom
 
-
-@dataclass(frozen=True, slots=True)
-class Symptom:
-    """Something that is not as it should be. *code* names the cause that it speaks for.
-
-    *since*: Unix seconds of its first sign. *blames*: effects that it explains beyond those
-    which its cause always explains.
-    """
-
-    code: str
-    evidence: Saying
-    subject: str = ""
-    since: float = 0.0
-    blames: tuple[str, ...] = ()
+__all__ = ["Symptom", "detect"]
 
 
 def detect(facts: Facts, history: History = ()) -> list[Symptom]:
-    """All symptoms of this look; *history* holds earlier looks, oldest first."""
-    return []
+    """All symptoms of this look; *history* holds earlier looks, oldest first.
+
+    What breaks is seen by two looks in a row, 2 s apart: within 5 s. What is a matter of degree
+    (slowness, floods, blocked lines) is judged over half a minute.
+    """
+    return [
+        *detect_house(facts),
+        *detect_stores(facts, history),
+        *detect_work(facts, history),
+    ]

@@ -19,6 +19,10 @@ LOOK_S = 2.0
 BEAT_LATE_S = 5.0
 """A process renews every 2 s (``core.lease.RENEW_S``): two renewals in a row are missing."""
 
+SILENT_S = 7.0
+"""Three renewals are missing: its lease of 10 s is about to run out. (One late renewal is what a
+starved host looks like.)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -27,10 +31,18 @@ class Process:
     ref: WorkerRef
     age_s: float  # of its last heartbeat
     alive: bool | None
+    state: str = ""  # as ``ps`` has it, where it can be seen; T: somebody stopped it
 
     @property
     def beats(self) -> bool:
         return self.age_s < BEAT_LATE_S and self.alive is not False
+
+    @property
+    def frozen(self) -> bool:
+        """It lives, and does nothing: stopped, or silent for three renewals."""
+        if self.alive is False:
+            return False
+        return self.state in ("T", "t") or (self.alive is True and self.age_s >= SILENT_S)
 
     @property
     def works(self) -> bool:
@@ -149,7 +161,10 @@ class Facts:
     disks: tuple[Disk, ...] = ()
     sample: tuple[Standing, ...] = ()
     """Documents at evenly spaced places of the lanes: of whom, and how large, the backlog is."""
-    paused_lanes: tuple[str, ...] = ()
+    paused_lanes: tuple[str, ...] = ()  # by a person; "*": all
+    api: str | None = None
+    """Why the API does not answer; "" : it does. None: nobody asked."""
+    built: bool = True  # there is a house: a ledger, or an address of one
     version: str = ""
     max_concurrent: int = 50
     large_bytes: int = 10_485_760

@@ -68,6 +68,15 @@ def disk_facts(folder: Folder) -> Disk:
     )
 
 
+def process_state(pid: int) -> str:
+    """The letter of ``ps``: R, S, D, T, Z; "" when it cannot be seen."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
 def _own_cgroup(proc: Path, root: Path) -> Path:
     try:
         for line in (proc / "self" / "cgroup").read_text().splitlines():

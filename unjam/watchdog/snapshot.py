@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from unjam import __version__
+from unjam.core.breaker import paused_lanes
 from unjam.core.errors import DependencyDown, UnjamError
 from unjam.core.ports import VectorStore, WorkerRef
-from unjam.core.vitals import Patient, Standing, Vitals
+from unjam.core.vitals import Patient, Standing
 from unjam.queue.lanes import DEAD, DEFAULT_LANES
 from unjam.settings import Settings
 from unjam.watchdog.facts import (
@@ -25,7 +26,7 @@ from unjam.watchdog.facts import (
     Process,
     RedisFacts,
 )
-from unjam.watchdog.probes_host import Folder, disk_facts, host_facts
+from unjam.watchdog.probes_host import Folder, disk_facts, host_facts, process_state
 from unjam.watchdog.probes_redis import RedisProbe, embedding_facts
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class Snapshot:
 
     async def take(self) -> Facts:
         """All probes side by side, each given ``LOOK_S``. Never raises for what it looks at."""
-        began = time.monotonic()
+        at, began = time.time(), time.monotonic()
         trouble: dict[str, str] = {}
         (redis, notes), ledger, chroma, host, disks = await asyncio.gather(
             self._look_at_redis(),
@@ -94,18 +95,18 @@ class Snapshot:
         settings, knobs = self._at.settings, self._at.knobs()
         processes = ledger.vitals.processes if ledger.vitals else ()
         facts = Facts(
-            at=time.time(),
+            at=at,
             took_s=time.monotonic() - began,
             host=host,
             ledger=ledger,
             redis=redis,
             chroma=chroma,
             embedding=embedding_facts(settings, notes, self._at.shown(settings.openai_base_url)),
-            processes=tuple(Process(ref, age, self._at.is_alive(ref)) for ref, age in processes),
+            processes=tuple(self._process(ref, age) for ref, age in processes),
             disks=disks,
             sample=sample,
             paused_lanes=tuple(
-                sorted(n for n, lane in redis.lanes.items() if lane.paused and n != DEAD)
+                sorted(paused_lanes(ledger.vitals.breakers) if ledger.vitals else ())
             ),
             version=__version__,
             max_concurrent=knobs.get("RAG_MAX_CONCURRENT_JOBS", settings.max_concurrent_jobs),
@@ -116,11 +117,16 @@ class Snapshot:
         self._remember(facts)
         return facts
 
+    def _process(self, ref: WorkerRef, age_s: float) -> Process:
+        alive = self._at.is_alive(ref)
+        return Process(ref, age_s, alive, process_state(ref.pid) if alive else "")
+
     def _remember(self, facts: Facts) -> None:
         if self._last is not None:
             self._before.append(self._last)
         self._last = facts
-        while self._before and facts.at - self._before[0].at > HISTORY_S:
+        now = facts.host.boottime
+        while self._before and now - self._before[0].host.boottime > HISTORY_S:
             self._before.popleft()
 
     async def close(self) -> None:
@@ -190,8 +196,3 @@ async def _timed(work: Awaitable[T]) -> tuple[T | None, float, str]:
     except Exception as error:  # a probe that breaks is no all-clear
         return None, time.monotonic() - began, f"{type(error).__name__}: {error}"
     return value, time.monotonic() - began, ""
-
-
-def lately(facts: Facts, history: History) -> tuple[Vitals, ...]:
-    """What the ledger told in the looks up to this one, oldest first."""
-    return tuple(v for f in (*history, facts) if (v := f.vitals) is not None)

@@ -121,10 +121,17 @@ def lead(tx: Tx, role: str, holder: str, ttl_s: float) -> bool:
 _LEAD_LOCK = 0x6C656164  # any constant; "lead" in ASCII
 
 
+REDIS_LOST = "redis_lost_at"
+"""When Redis was last seen without its epoch, or with an older one: its data was lost."""
+
+
 def bump_epoch(tx: Tx, seen: int) -> int:
     tx.dialect.lock(tx.conn, _LEAD_LOCK)
-    value = max(int(get_meta(tx, "epoch") or 0), seen) + 1
+    own = int(get_meta(tx, "epoch") or 0)
+    value = max(own, seen) + 1
     put_meta(tx, "epoch", value)
+    if 0 < own != seen:
+        put_meta(tx, REDIS_LOST, tx.now)
     return value
 
 

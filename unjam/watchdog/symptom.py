@@ -1,0 +1,93 @@
+"""Symptom, and how long a thing has been so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from unjam.core.incident import Saying
+from unjam.watchdog.facts import Facts, History
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """Something that is not as it should be. *code* is the cause that it speaks for.
+
+    *since*: Unix seconds of its first sign.
+    """
+
+    code: str
+    evidence: Saying
+    subject: str = ""
+    since: float = 0.0
+
+
+Bad = Callable[[Facts], bool]
+
+
+def apart(earlier: Facts, later: Facts) -> float:
+    """Seconds between two looks, by a clock that nobody sets."""
+    return later.host.boottime - earlier.host.boottime
+
+
+def began(facts: Facts, history: History, bad: Bad) -> float | None:
+    """Since when every look was *bad*; None when this one is not."""
+    if not bad(facts):
+        return None
+    first = _first(facts, history, bad)
+    return None if first is None else first.at
+
+
+def lasted(facts: Facts, history: History, bad: Bad, seconds: float) -> float | None:
+    """As ``began``, once it has lasted so long; a single look (the doctor's) need not wait."""
+    first = _first(facts, history, bad)
+    if first is not None and (facts.one_off or apart(first, facts) >= seconds):
+        return first.at
+    return None
+
+
+def _first(facts: Facts, history: History, bad: Bad) -> Facts | None:
+    if not bad(facts):
+        return None
+    first = facts
+    for look in reversed(history):
+        if not bad(look):
+            break
+        first = look
+    return first
+
+
+def usual(
+    facts: Facts, history: History, figure: Callable[[Facts], float | None], seconds: float
+) -> float | None:
+    """The median of *figure* over the looks of the last *seconds*; None with fewer than five
+    (one for a single look), or where it was unknown in this one."""
+    looks = [f for f in history if apart(f, facts) <= seconds]
+    known = [x for f in (*looks, facts) if (x := figure(f)) is not None]
+    if figure(facts) is None or (len(known) < 5 and not facts.one_off):
+        return None
+    return median(known)
+
+
+def within(history: History, facts: Facts, seconds: float) -> Facts | None:
+    """The oldest look of the last *seconds*; None when there is none before this one."""
+    return next((f for f in history if apart(f, facts) <= seconds), None)
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def span(seconds: float) -> tuple[str, str]:
+    """A duration as people say it, English and Korean."""
+    if seconds < 90:
+        return f"{seconds:.0f} s", f"{seconds:.0f}초"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min", f"{seconds / 60:.0f}분"
+    return f"{seconds / 3600:.1f} h", f"{seconds / 3600:.1f}시간"
