@@ -296,9 +296,12 @@ class Client:
         *,
         body: object = None,
         params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Any route by hand, such as the operators' (with ADMIN_TOKEN as the client's token)."""
         options: dict[str, Any] = {} if body is None else {"json": body}
+        if headers:
+            options["headers"] = dict(headers)
         return self._json(method, path, params=dict(params or {}), **options)
 
     def text(self, path: str) -> str:

@@ -14,6 +14,7 @@ from unjam.cli import (
     dlq,
     drill,
     ingest,
+    levers,
     logs,
     look,
     operate,
@@ -69,6 +70,7 @@ ingest.register(app)
 look.register(app)
 safe.register(app)
 dlq.register(app)
+levers.register(app)
 watching.register(app)
 logs.register(app)
 capacity.register(app)
