@@ -11,6 +11,7 @@ from unjam.core.ports import ParseJob
 from unjam.pipeline.chunk import chunk_sections
 from unjam.pipeline.fault import FAULT
 from unjam.pipeline.parse import parse
+from unjam.pipeline.repeats import without_repeats
 from unjam.pipeline.tokens import token_counter
 
 WINDOW_CHUNKS = 256
@@ -30,21 +31,30 @@ def job_chunks(job: ParseJob) -> Iterator[list[Chunk]]:
         job = _as_text(job)
     counter = token_counter(job.tokenizer)
     chunks = chunk_sections(parse(job), counter, job.chunk_tokens, job.overlap_tokens)
-    yield from windows(chunks, job.output_bytes)
+    yield from windows(without_repeats(bounded(chunks, job.output_bytes)))
 
 
-def windows(chunks: Iterable[Chunk], output_bytes: int) -> Iterator[list[Chunk]]:
-    """Group *chunks*; a window closes before it would exceed a bound. 0 bytes = no limit."""
-    window: list[Chunk] = []
-    size = 0
+def bounded(chunks: Iterable[Chunk], output_bytes: int) -> Iterator[Chunk]:
+    """*chunks* while their text is within *output_bytes*; 0 = no limit. Repeats count, too.
+
+    Raises DocumentFailed (parser_output).
+    """
     total = 0
     for chunk in chunks:
-        length = len(chunk.text.encode())
-        total += length
+        total += len(chunk.text.encode())
         if 0 < output_bytes < total:
             raise DocumentFailed(
                 f"The document's text exceeds {output_bytes:,} bytes.", code="parser_output"
             )
+        yield chunk
+
+
+def windows(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    """Group *chunks*; a window closes before it would exceed a bound."""
+    window: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        length = len(chunk.text.encode())
         if window and (len(window) >= WINDOW_CHUNKS or size + length > WINDOW_BYTES):
             yield window
             window, size = [], 0

@@ -199,7 +199,7 @@ async def test_the_zygote_is_single_threaded_titled_and_knows_no_secrets(
 async def test_a_slow_reader_stops_the_child_and_costs_no_wall_time(
     parser: SandboxParser, tmp_path: Path
 ) -> None:
-    text = "Backpressure holds the writer. " * 400_000
+    text = "".join(f"Backpressure {n} holds the writer. " for n in range(400_000))
     stream = parser.chunks(job(tmp_path, text, media_type="text/plain", wall_s=20.0))
     first = await anext(stream)
     assert parser.pid is not None
@@ -235,7 +235,8 @@ async def test_a_waiting_reader_holds_no_place(
     monkeypatch.setenv("UNJAM_TESTING", "1")
     parser = SandboxParser(parallel=1)
     try:
-        huge = job(tmp_path, "A very long report. " * 400_000, media_type="text/plain")
+        text = "".join(f"A very long report {n}. " for n in range(400_000))
+        huge = job(tmp_path, text, media_type="text/plain")
         stream = parser.chunks(huge)
         await anext(stream)
         async with asyncio.timeout(20):
