@@ -21,12 +21,12 @@ import docs_words as words
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from unjam.core.codes import OTHER_CODES, PROBLEMS, Word
 from unjam.core.reasons import REASONS
 from unjam.core.tuning import KNOBS
 from unjam.observe.alert_table import ALERTS
 from unjam.observe.metrics import FAMILIES
 from unjam.settings import Settings
-from unjam.web.problems import PROBLEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGS = ("en", "ko")
@@ -152,15 +152,15 @@ def _what(lang: str) -> list[str]:
     return pick(lang, "Code,What happened,What to do", "코드,무슨 일인가,할 일").split(",")
 
 
+def _said(word: Word, lang: str) -> tuple[str, str]:
+    return (word.title_ko, word.hint_ko) if lang == "ko" else (word.title, word.hint)
+
+
 def errors_page(lang: str) -> str:
-    http = [
-        (f"`{code}`", *((w.title_ko, w.hint_ko) if lang == "ko" else (w.title, w.hint)))
-        for code, w in PROBLEMS.items()
-    ]
-    other = [
-        (f"`{code}`", *(entry[2:] if lang == "ko" else entry[:2]))
-        for code, entry in words.CODES.items()
-    ]
+    http, other = (
+        [(f"`{code}`", *_said(word, lang)) for code, word in codes.items()]
+        for codes in (PROBLEMS, OTHER_CODES)
+    )
     return "\n\n".join(
         (
             pick(lang, "# Error codes", "# 오류 코드"),

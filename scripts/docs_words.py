@@ -64,89 +64,6 @@ UNITS_KO: dict[str, str] = {
     "documents in flight, whole system": "시스템 전체의 처리 중 문서 수",
 }
 
-# Codes that are raised outside the HTTP API, or by a class of core/errors.py as its default:
-# code → (what, what to do, what in Korean, what to do in Korean).
-CODES: dict[str, tuple[str, str, str, str]] = {
-    "error": (
-        "An error without a code of its own",
-        "Read the detail.",
-        "별도 코드가 없는 오류",
-        "상세 내용을 확인하세요.",
-    ),
-    "dependency_down": (
-        "Redis, Chroma, the embedding endpoint, the originals' folder or the ledger is away",
-        "Documents wait and go on by themselves; the code of the waiting reason says which.",
-        "Redis, Chroma, 임베딩 엔드포인트, 원본 폴더, 원장 중 하나가 응답하지 않음",
-        "문서는 대기하다가 자동으로 재개됩니다. 대기 사유 코드가 어느 것인지 알려 줍니다.",
-    ),
-    "unparseable": (
-        "The bytes cannot become text",
-        "The reason in the document's record says why and what to do.",
-        "파일에서 텍스트를 얻을 수 없음",
-        "문서 기록의 사유에 원인과 조치가 있습니다.",
-    ),
-    "lease_lost": (
-        "Another worker owns the document now",
-        "Nothing to do: the slower one stops without side effects.",
-        "이제 다른 워커가 문서를 맡고 있음",
-        "할 일은 없습니다. 늦은 쪽이 부작용 없이 멈춥니다.",
-    ),
-    "setup": (
-        "The installation or its settings cannot work as they are",
-        "The hint names the setting.",
-        "설치 상태나 설정이 그대로는 동작할 수 없음",
-        "힌트에 해당 설정이 나옵니다.",
-    ),
-    "ledger_newer": (
-        "The ledger was written by a newer unjam",
-        "Install that version or a newer one, or point RAG_DATA_DIR elsewhere.",
-        "더 새로운 버전의 unjam이 만든 원장임",
-        "같거나 더 새로운 버전을 설치하거나 RAG_DATA_DIR을 다른 곳으로 지정하세요.",
-    ),
-    "port_taken": (
-        "A port that must be ours is taken",
-        "Choose another port with the option named, or stop what listens there.",
-        "필요한 포트가 이미 사용 중임",
-        "안내된 옵션으로 다른 포트를 고르거나 그 포트를 쓰는 프로그램을 종료하세요.",
-    ),
-    "tokens_needed": (
-        "Listening beyond this machine needs tokens",
-        "Set RAG_API_TOKEN and ADMIN_TOKEN to long random values.",
-        "이 머신 밖에서 접근하게 하려면 토큰이 필요함",
-        "RAG_API_TOKEN과 ADMIN_TOKEN을 길고 무작위인 값으로 설정하세요.",
-    ),
-    "api_down": (
-        "No server answers at the client's address",
-        "Start one with `unjam up`, or give the right URL.",
-        "클라이언트가 부르는 주소에 서버가 없음",
-        "`unjam up`으로 시작하거나 올바른 URL을 지정하세요.",
-    ),
-    "bad_url": (
-        "The client's address is no URL, or no unjam server stands there",
-        "Give the address that `unjam up` prints.",
-        "클라이언트 주소가 URL이 아니거나 unjam 서버가 아님",
-        "`unjam up`이 출력한 주소를 지정하세요.",
-    ),
-    "wait_timeout": (
-        "The document was not done within the time given",
-        "It goes on all the same; wait longer or look at it with `unjam show`.",
-        "주어진 시간 안에 문서가 끝나지 않음",
-        "처리는 계속됩니다. 더 기다리거나 `unjam show`로 확인하세요.",
-    ),
-    "undelivered": (
-        "A webhook or Slack message did not arrive",
-        "Nothing to do: it is sent again. The log of the watchdog names the receiver.",
-        "웹훅이나 Slack 메시지가 전달되지 않음",
-        "할 일은 없습니다. 다시 보냅니다. 워치독 로그에 수신처가 나옵니다.",
-    ),
-    "unreadable_file": (
-        "A local file cannot be read",
-        "Check its path and permissions.",
-        "로컬 파일을 읽을 수 없음",
-        "경로와 권한을 확인하세요.",
-    ),
-}
-
 # HTTP operations by operation id.
 HTTP_KO: dict[str, str] = {
     "add_documents": "문서를 하나 또는 여러 개 업로드합니다",
@@ -166,8 +83,6 @@ HTTP_KO: dict[str, str] = {
     "dead_letter": "데드레터 한 건과 증거",
     "retry_dead_letters": "데드레터를 한 번에 다시 처리합니다",
     "drop_dead_letters": "데드레터를 재시도 없이 한 번에 끝냅니다",
-    "capacity_report": "유입량, 처리 능력, 병목",
-    "healthz": "프로세스가 응답하는지",
     "reorder_queue": "큐의 맨 앞으로 문서를 옮깁니다",
     "separate_large_jobs": "큰 문서를 전용 큐로 분리합니다",
     "prioritize_queue": "규칙에 따라 대기 문서를 큐로 보냅니다",
@@ -177,6 +92,14 @@ HTTP_KO: dict[str, str] = {
     "settings": "실시간 설정과 허용 범위",
     "change_settings": "실시간 설정을 바꿉니다. 모든 워커가 다음 배치부터 따릅니다",
     "audit": "누가 무엇을 바꾸었는지(최신순)",
+    "capacity_report": "유입량, 처리 능력, 병목",
+    "incidents": "장애(최신순)",
+    "incident": "장애 한 건과 경과",
+    "incident_report": "장애의 사후 분석 보고서",
+    "recover": "문제를 찾아 지금 복구하거나 계획만 봅니다",
+    "pause_recovery": "자동 복구를 멈춥니다(킬 스위치)",
+    "resume_recovery": "자동 복구를 다시 켭니다",
+    "healthz": "프로세스가 응답하는지",
     "readyz": "문서를 받아 처리할 수 있는지",
     "metrics": "Prometheus 메트릭",
     "openapi": "OpenAPI 문서",
