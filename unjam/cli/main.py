@@ -18,7 +18,10 @@ from unjam.cli import (
     logs,
     look,
     operate,
+    postmortem,
+    recover,
     safe,
+    verify,
     watching,
 )
 from unjam.cli.lang import t, without_lang
@@ -76,6 +79,9 @@ logs.register(app)
 capacity.register(app)
 alerts.register(app)
 drill.register(app)
+recover.register(app)
+verify.register(app)
+postmortem.register(app)
 
 
 def run() -> None:

@@ -15,7 +15,7 @@ from unjam.core.errors import DependencyDown, UnjamError
 from unjam.core.incident import Diagnosis, Incident, RemedyRequest, Saying
 from unjam.core.ports import IncidentBook, Ledger, Queue, WorkerRef
 from unjam.queue import order
-from unjam.queue.lanes import LARGE
+from unjam.queue.lanes import DEAD, LARGE
 from unjam.queue.repair import NotOurs, RedisRepair
 from unjam.watchdog.facts import Facts, History
 
@@ -26,6 +26,9 @@ POLL_S = 0.1
 
 LOWERED = ("RAG_MAX_CONCURRENT_JOBS", "RAG_EMBEDDING_BATCH_SIZE", "RAG_EMBEDDING_CONCURRENCY")
 """Knobs that memory hangs on; each is halved."""
+
+FAIR_AT_ONCE = 10_000
+"""Documents a lane that are put in turn; newcomers take theirs as they come."""
 
 STUCK_S = 20.0
 """A document that did not move in any look of this time hangs (see ``detect``)."""
@@ -95,6 +98,7 @@ class Hands:
             "redis_appendonly": lambda _: self._configure("appendonly"),
             "audit_everything": self._audit,
             "separate_large": self._separate,
+            "fair_order": self._fair_order,
             "lower_load": self._lower_load,
             "drain_old_workers": self._drain_old,
         }
@@ -214,14 +218,17 @@ class Hands:
 
     async def _separate(self, case: Case) -> Result:
         del case
+        ids = await order.separate(self.book, self.queue, self.large_bytes - 1, LARGE)
+        n = len(ids)
+        return done(f"{n} documents moved to {LARGE}", f"{LARGE}로 {n}건을 옮겼습니다")
+
+    async def _fair_order(self, case: Case) -> Result:
+        del case
         moved = 0
-        for lane in await self.queue.lengths():
-            if lane in (LARGE, "rag_dlq"):
-                continue
-            tickets = await self.book.standing_in(lane, 10_000)
-            large = [t for t in tickets if t.size_bytes >= self.large_bytes]
-            moved += len(await order.move(self.book, self.queue, large, LARGE))
-        return done(f"{moved} documents moved to {LARGE}", f"{LARGE}로 {moved}건을 옮겼습니다")
+        for lane, length in (await self.queue.lengths()).items():
+            if lane != DEAD and length > 1:
+                moved += len(await order.reorder(self.book, self.queue, lane, "fair", FAIR_AT_ONCE))
+        return done(f"{moved} documents take turns", f"{moved}건을 사용자별로 번갈아 놓았습니다")
 
     async def _lower_load(self, case: Case) -> Result:
         now = dict(self.knobs())

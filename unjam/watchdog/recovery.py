@@ -32,6 +32,9 @@ ROLE = "recovery"
 LEADER_TTL_S = 6.0
 ROUND_AT_MOST_S = 20.0
 
+ANSWER_S = 25.0
+"""A person waits for a remedy at most so long; it goes on."""
+
 Diagnose = Callable[[Facts, History], Sequence[Diagnosis]]
 
 
@@ -257,7 +260,7 @@ class Recovery:
                 case = Case(incident, step.diagnosis, facts, history)
                 task = await self._act(case, choice.remedy, by)
                 if task is not None:
-                    await asyncio.wait({task})
+                    await asyncio.wait({task}, timeout=ANSWER_S)
         if self.reconcile is not None and not paused:
             await self.reconcile()
         incidents = [

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unjam.web import audit, capacity, dead_letters, levers
+from unjam.web import audit, capacity, dead_letters, incidents, levers
 from unjam.web.health import BEAT_S
 from unjam.web.house import House, house_of
 from unjam.web.queues import queue_list
@@ -47,3 +47,4 @@ router.include_router(dead_letters.router)
 router.include_router(capacity.router)
 router.include_router(levers.router)
 router.include_router(audit.router)
+router.include_router(incidents.router)
