@@ -81,6 +81,9 @@ async def _main(settings: Settings, options: UpOptions) -> int:
             await house_written
         await _announce(settings)
         await supervisor.start(_specs(settings, options))
+        if options.workers:
+            env = _environment(settings)
+            supervisor.keep_spare(Command.python("unjam.app.spare", title="unjam spare", env=env))
         _say(_where(settings, options))
         asyncio.get_running_loop().create_task(_say_when_ready(options, began))
         ear = asyncio.create_task(_hear(settings, options, supervisor))
@@ -157,14 +160,18 @@ async def _announce(settings: Settings) -> None:
 def _child(
     settings: Settings, name: str, title: str, tier: Tier, log: str, argv: Sequence[str]
 ) -> ChildSpec:
-    env = {
+    module, *rest = argv
+    command = Command.python(module, rest, title=title, env=_environment(settings))
+    return ChildSpec(name, command, tier, log, from_spare=tier is Tier.WORKER)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {
         "RAG_DATA_DIR": str(settings.data_dir),
         "RAG_LOG_DIR": str(settings.log_dir),
         "RAG_REDIS_URL": settings.redis_url or "",
         "RAG_CHROMA_URL": settings.chroma_url or "",
     }
-    module, *rest = argv
-    return ChildSpec(name, Command.python(module, rest, title=title, env=env), tier, log)
 
 
 def _worker_spec(settings: Settings, n: int) -> ChildSpec:

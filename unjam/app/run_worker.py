@@ -13,6 +13,7 @@ from unjam.core.errors import DependencyDown
 from unjam.core.ports import WorkerRef
 from unjam.observe import words
 from unjam.observe.logs import configure_logging
+from unjam.pipeline.sandbox import SandboxParser
 from unjam.queue.lanes import DEFAULT_LANES, parse_type_queues
 from unjam.settings import Settings
 from unjam.worker.boot import set_title, title
@@ -28,17 +29,20 @@ TITLE = "rq worker rag_processing (unjam)"
 def main(settings: Settings | None = None, lanes: Sequence[str] = ()) -> int:
     """Blocks until the worker has drained; 0."""
     settings = found(settings or Settings())  # type: ignore[call-arg]
-    configure_logging(settings, process="worker")
     if not title().startswith("rq worker"):  # started by hand: nobody gave it a title yet
         set_title(TITLE)
     import uvloop
 
-    return uvloop.run(_main(settings, lanes))
+    return uvloop.run(work(settings, lanes))
 
 
-async def _main(settings: Settings, lanes: Sequence[str]) -> int:
+async def work(
+    settings: Settings, lanes: Sequence[str] = (), parser: SandboxParser | None = None
+) -> int:
+    """Be a worker until SIGTERM; 0. *parser* was started ahead, and is closed at the end."""
+    configure_logging(settings, process="worker")
     services = await open_services(settings, role="worker")
-    tools, parser = services.tools()
+    tools, parser = services.tools(parser)
     me = process_identity("worker")
     options = WorkerOptions(lanes=tuple(lanes) or _all_lanes(settings))
     worker = Worker(

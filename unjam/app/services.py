@@ -59,9 +59,9 @@ class Services:
         """What a generation that is created now is pinned to."""
         return current_pin(self.settings, self.knobs())
 
-    def tools(self) -> tuple[Tools, SandboxParser]:
+    def tools(self, parser: SandboxParser | None = None) -> tuple[Tools, SandboxParser]:
         """What a worker runs documents with; the parser is to be closed."""
-        parser = SandboxParser()
+        parser = parser or SandboxParser()
         return (
             Tools(
                 blobs=self.blobs,

@@ -78,6 +78,8 @@ class EmbeddedStack:
             self._parts = (supervisor, endpoint, stack, plans)
             self._noting = asyncio.create_task(follow_exits(supervisor, stack.services.ledger))
             await supervisor.start(self._specs(stack))
+            env = stack.environment()
+            supervisor.keep_spare(Command.python("unjam.app.spare", title="unjam spare", env=env))
             book = stack.services.ledger
             assert isinstance(book, SqlLedger)
             remedies = Remedies(supervisor, book, lambda n: self._worker(stack, n))
@@ -118,7 +120,8 @@ class EmbeddedStack:
 
     def _child(self, stack: Stack, name: str, title: str, tier: Tier, verb: str) -> ChildSpec:
         command = Command.python("unjam.cli.main", [verb], title=title, env=stack.environment())
-        return ChildSpec(name, command, tier, f"{name}.log")
+        spare = tier is Tier.WORKER
+        return ChildSpec(name, command, tier, f"{name}.log", from_spare=spare)
 
     @property
     def supervisor(self) -> Supervisor:

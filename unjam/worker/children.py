@@ -131,6 +131,18 @@ class Child:
         signal.pidfd_send_signal(self._pidfd, number)
         return True
 
+    def tell(self, line: str) -> bool:
+        """Write *line* to its standard input and close that; False when it cannot hear it."""
+        pipe = self._process.stdin
+        if pipe is None or not self.alive():
+            return False
+        try:
+            pipe.write(line.encode() + b"\n")
+            pipe.close()
+        except OSError:
+            return False
+        return True
+
     async def exited(self) -> int:
         """Wait for its end; its status."""
         loop = asyncio.get_running_loop()
@@ -161,8 +173,8 @@ def _resolve(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
-def spawn(name: str, command: Command, log: Path | None = None) -> Child:
-    """Start *command*; its output is appended to *log*.
+def spawn(name: str, command: Command, log: Path | None = None, *, listens: bool = False) -> Child:
+    """Start *command*; its output is appended to *log*. *listens*: to ``Child.tell``.
 
     Raises:
         RuntimeError: not called from the main thread, whose end is the children's.
@@ -178,7 +190,7 @@ def spawn(name: str, command: Command, log: Path | None = None) -> Child:
         process = subprocess.Popen(
             command.line(),
             env=command.environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
             stdout=target,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -23,6 +23,7 @@ from unjam.observe import words
 from unjam.worker.children import Child, Command, end_process, spawn
 from unjam.worker.embedded import READY_POLL_S, ServerPlan
 from unjam.worker.identity import host_id, process_start
+from unjam.worker.spares import Spares
 
 FIRST_RESTART_S = 0.05
 LONGEST_RESTART_S = 30.0
@@ -63,6 +64,7 @@ class ChildSpec:
     ready: Callable[[], Awaitable[bool]] | None = None
     stop_grace_s: float = 30.0
     spawned: Callable[[Child], None] | None = None
+    from_spare: bool = False  # a spare may take its place, see ``worker.spares``
 
     @staticmethod
     def of_server(plan: ServerPlan) -> ChildSpec:
@@ -123,6 +125,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lock = -1
+        self._spares: Spares | None = None
         self.endings: asyncio.Queue[tuple[str, int]] = asyncio.Queue(ENDINGS_KEPT)
         self._signals: list[int] = []
 
@@ -160,8 +163,17 @@ class Supervisor:
             kept = self._kept[spec.name]
             kept.keeper = asyncio.create_task(self._keep(kept), name=f"keep {spec.name}")
 
+    def keep_spare(self, command: Command) -> None:
+        """Keep one process ready to become any child that is ``from_spare``."""
+        self._spares = Spares(command, self._log_dir / "spare.log")
+        self._spares.start(self._write_children)
+
     def _spawn(self, spec: ChildSpec) -> Child:
-        child = spawn(spec.name, spec.command, self._log_dir / spec.log_name)
+        log = self._log_dir / spec.log_name
+        child: Child | None = None
+        if spec.from_spare and self._spares is not None:
+            child = self._spares.take(spec.name, spec.command, log)
+        child = child or spawn(spec.name, spec.command, log)
         if spec.spawned is not None:
             spec.spawned(child)
         self._tell(Happening("started", spec.name, child.pid))
@@ -247,6 +259,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop tier by tier. Returns when nothing runs any more."""
         self._stopping.set()
+        if self._spares is not None:
+            await self._spares.stop()
         for tier in Tier:
             some = [kept for kept in self._kept.values() if kept.spec.tier is tier]
             await asyncio.gather(*(self._stop_one(kept) for kept in some))
@@ -327,7 +341,10 @@ class Supervisor:
 
     def _write_children(self) -> None:
         """Note who runs, for whoever comes after a kill of this process."""
-        entries = [[k.child.pid, k.child.start] for k in self._kept.values()]
+        children = [k.child for k in self._kept.values()]
+        if self._spares is not None and self._spares.child is not None:
+            children.append(self._spares.child)
+        entries = [[child.pid, child.start] for child in children]
         fresh = self._data_dir / "children.new"
         fresh.write_text(json.dumps({"host": host_id(), "children": entries}))
         fresh.replace(self._data_dir / "children.json")

@@ -47,6 +47,9 @@ async def process(attempt: Attempt, tools: Tools, ledger: Ledger) -> Ended:
         return Ended(None, None)
     except asyncio.CancelledError:
         settled = await _settle(ledger, claim, Release())
+        if not settled.moved:  # cancelled because the lease was lost, not for a drain
+            words.job_lost(claim.document_id, claim.enqueue_seq)
+            return Ended(None, None)
         return Ended(Release(), settled)
     settled = await _settle(ledger, claim, outcome)
     if not settled.moved:

@@ -143,7 +143,7 @@ def alive(tx: Tx, worker: WorkerRef, rss_bytes: int = 0) -> None:
         "seen": tx.lease_now,
         "rss_bytes": rss_bytes,
     }
-    tx.upsert(schema.processes, [row], update=("host", "pid", "version", "kind", "seen"))
+    tx.upsert(schema.processes, [row], update=tuple(k for k in row if k != "id"))
 
 
 def report(tx: Tx, progress: Progress) -> None:
