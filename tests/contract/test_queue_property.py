@@ -30,6 +30,9 @@ steps = st.lists(
         st.tuples(st.just("finish"), st.integers(0, 1)),
         st.tuples(st.just("put_back"), st.integers(0, 1)),
         st.tuples(st.just("audit"), st.just(0)),
+        st.tuples(st.just("move"), st.integers(0, 11)),
+        st.tuples(st.just("cut_move"), st.integers(0, 11)),  # killed between ledger and queue
+        st.tuples(st.just("front"), st.integers(0, 11)),
     ),
     max_size=40,
 )
@@ -42,13 +45,15 @@ class Model:
         self.queue = queue
         self.forget = forget  # lets the time pass after which a taken ticket counts as stranded
         self.seq: dict[str, int] = {}
+        self.lane: dict[str, str] = {}
         self.hand: list[list[Ticket]] = [[], []]
         self.work: list[list[Ticket]] = [[], []]
         self.done: set[str] = set()
 
     def ticket(self, number: int) -> Ticket:
         name = f"doc{number}"
-        return Ticket(name, self.seq.get(name, 1), LANES[number % 3], number)
+        lane = self.lane.get(name, LANES[number % 3])
+        return Ticket(name, self.seq.get(name, 1), lane, number, f"user{number % 2}")
 
     async def push(self, number: int) -> None:
         ticket = self.ticket(number)
@@ -90,16 +95,36 @@ class Model:
         """What the reconciler does: absent ones get a new sequence."""
         busy = {t.document_id for both in (self.hand, self.work) for some in both for t in some}
         self.forget()
-        queued = [
-            Ticket(name, seq, LANES[int(name[3:]) % 3])
-            for name, seq in self.seq.items()
-            if name not in busy | self.done
-        ]
+        queued = [self.ticket(int(n[3:])) for n in self.seq if n not in busy | self.done]
         present = await self.queue.present(queued)
         absent = [t for t, there in zip(queued, present, strict=True) if not there]
         for ticket in absent:
             self.seq[ticket.document_id] += 1
         await self.queue.push([self.ticket(int(t.document_id[3:])) for t in absent])
+
+    def waiting(self, number: int) -> list[Ticket]:
+        """Some that the ledger has in line: every third, beginning with *number*."""
+        work = {t.document_id for some in self.work for t in some}
+        some = [self.ticket(n) for n in range(number, 12, 3)]
+        return [t for t in some if t.document_id in self.seq.keys() - work - self.done]
+
+    async def cut_move(self, number: int) -> list[Ticket]:
+        """What the ledger does of a move; the tickets still name the old lanes."""
+        tickets = self.waiting(number)
+        self.lane |= {t.document_id: LANES[(number + 1) % 3] for t in tickets}
+        return tickets
+
+    async def move(self, number: int) -> None:
+        tickets = await self.cut_move(number)
+        moved = await self.queue.move(tickets, LANES[(number + 1) % 3])
+        assert {t.job_id for t in moved} <= {t.job_id for t in tickets}
+
+    async def front(self, number: int) -> None:
+        tickets = self.waiting(number)[::-1]
+        turns = list(range(len(tickets))) if number % 2 else ()
+        lane = LANES[number % 3]
+        front = await self.queue.to_front(lane, tickets, turns)
+        assert [t for t in tickets if t in front] == front, "in another order"
 
     async def drain(self) -> None:
         """Everything that was ever pushed comes to its end, once."""

@@ -106,7 +106,7 @@ async def prioritise(ledger: Ledger, queue: Queue, rules: Sequence[Rule]) -> dic
 async def _in_line(ledger: Ledger, larger_than: int = -1) -> AsyncIterator[list[InLine]]:
     cursor: str | None = ""
     while cursor is not None:
-        part, cursor = await ledger.in_line(cursor, 5 * PART, larger_than=larger_than)
+        part, cursor = await ledger.in_line(cursor, 20 * PART, larger_than=larger_than)
         yield part
 
 

@@ -57,8 +57,17 @@ local function place(lane, turns, jobs, items)
   if length == 0 then
     redis.call('DEL', turns)
   end
-  local now = turn_of(jobs, redis.call('LINDEX', lane, 0))
-  local last = turn_of(jobs, redis.call('LINDEX', lane, -1))
+  -- What a person brought to the front is not sorted: the search begins behind it.
+  local start, now = 0, redis.call('HGET', turns, '\nnow')
+  if now then
+    local place = redis.call('LPOS', lane, redis.call('HGET', turns, '\nlast'))
+    start = place and place + 1 or 0
+    if not place then
+      redis.call('HDEL', turns, '\nnow', '\nlast')
+    end
+  end
+  now = start > 0 and tonumber(now) or turn_of(jobs, redis.call('LINDEX', lane, 0))
+  local last = start < length and turn_of(jobs, redis.call('LINDEX', lane, -1)) or 0
   local latest = {}
   for n, item in ipairs(items) do
     local user = item.user
@@ -75,16 +84,17 @@ local function place(lane, turns, jobs, items)
   end)
   local tail, middle = {}, {}
   for _, item in ipairs(items) do
-    if length == 0 or item.turn >= last then
+    if item.turn >= last then
       tail[#tail + 1] = item.id
     else
       middle[#middle + 1] = item
     end
   end
   append(lane, tail)
-  local low = 0
+  local low, turn = start, 0
   for _, item in ipairs(middle) do -- the first place whose turn is later
-    local high = length - 1
+    local high = item.turn == turn and low or length - 1
+    turn = item.turn
     while low < high do
       local half = math.floor((low + high) / 2)
       if turn_of(jobs, redis.call('LINDEX', lane, half)) > item.turn then
@@ -106,7 +116,8 @@ local function place(lane, turns, jobs, items)
   if redis.call('HLEN', turns) > USERS_KEPT then -- some of those who do not wait any more
     local some = redis.call('HRANDFIELD', turns, 32, 'WITHVALUES')
     for i = 1, #some, 2 do
-      if tonumber(some[i + 1]) <= now then
+      local user = some[i]
+      if user ~= '\nnow' and user ~= '\nlast' and tonumber(some[i + 1]) <= now then
         redis.call('HDEL', turns, some[i])
       end
     end
