@@ -7,8 +7,7 @@ another by then, nothing happens and the question is put again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 from unjam.core.dead_letters import AT_ONCE, DeadFilter
 from unjam.core.document import Document
@@ -16,43 +15,13 @@ from unjam.core.errors import NotFound, UsageError
 from unjam.core.reasons import REASONS
 from unjam.core.tuning import KNOBS, check_knob
 from unjam.web import dead_letters
+from unjam.web.dashboard.actions_base import BY, Action, Answer, Fields, Question
+from unjam.web.dashboard.actions_queue import LEVERS
 from unjam.web.dashboard.board import book_of
 from unjam.web.dashboard.render import Ctx
 from unjam.web.dashboard.views import start_value
 from unjam.web.dashboard.words import KNOBS as KNOB_WORDS
 from unjam.web.dashboard.words import count, said
-
-Fields = Mapping[str, str]
-BY = "dashboard"
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """*text*: what will happen, to how many; *fields* go back with the confirmation; *back*: the
-    page to return to. *possible* False: there is nothing to confirm."""
-
-    title: str
-    text: tuple[str, ...]
-    confirm: str
-    fields: Mapping[str, str] = field(default_factory=dict[str, str])
-    danger: bool = False
-    back: str = "/"
-    possible: bool = True
-    command: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What happened."""
-
-    text: str
-    back: str = "/"
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    ask: Callable[[Ctx, Fields], Awaitable[Question]]
-    do: Callable[[Ctx, Fields], Awaitable[Answer]]
 
 
 # -- dead letters -----------------------------------------------------------------------------
@@ -323,6 +292,7 @@ ACTIONS: Mapping[str, Action] = {
     "set": Action(_ask_knob, _set_knob),
     "pause-remedies": Action(_ask_pause, _pause),
     "resume-remedies": Action(_ask_resume, _resume),
+    **LEVERS,
 }
 
 

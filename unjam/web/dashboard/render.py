@@ -210,6 +210,8 @@ def _helpers(ctx: Ctx) -> dict[str, Callable[..., Any]]:
         "reason_hint": hint,
         "level_word": level,
         "many": words.many,
+        "strategy_word": of("STRATEGIES"),
+        "stage_word": of("STAGES"),
         "evidence_word": of("EVIDENCE"),
     }
 

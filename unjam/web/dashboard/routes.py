@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Path, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from unjam.core.errors import Conflict, DependencyDown, NotFound, TooLarge, UnjamError, UsageError
+from unjam.watchdog.report import FORMATS
 from unjam.web.admin import worker_list
 from unjam.web.dashboard import views, views_documents
 from unjam.web.dashboard.access import (
@@ -22,7 +24,8 @@ from unjam.web.dashboard.access import (
     role_of,
     sessions_of,
 )
-from unjam.web.dashboard.actions import Question, action
+from unjam.web.dashboard.actions import action
+from unjam.web.dashboard.actions_base import Question
 from unjam.web.dashboard.board import Board
 from unjam.web.dashboard.live import Fragments, stream
 from unjam.web.dashboard.render import (
@@ -38,6 +41,7 @@ from unjam.web.dashboard.render import (
 )
 from unjam.web.health import readiness
 from unjam.web.house import Binding, House, house_of, language_of
+from unjam.web.incidents import report_of
 from unjam.web.problems import problem, status_of, words_of
 from unjam.web.queues import queue_list
 from unjam.web.schemas import fields_of, json_response, receipt_json
@@ -116,14 +120,40 @@ def _failed(ctx: Ctx, error: UnjamError) -> View:
     return View("problem.html", title or ctx.t("Trouble", "오류"), data, status, live=False)
 
 
+@router.get("/incidents/{which}/report")
+async def incident_report(
+    request: Request,
+    which: Annotated[int, Path(ge=1, le=10**15)],
+    kind: Literal["md", "html"] = "md",
+) -> Response:
+    """The post-mortem as a file, in the reader's language."""
+    if not may_read(request):
+        return RedirectResponse(SIGN_IN, 303)
+    report = await report_of(house_of(request), which, language(request))
+    write, media_type = FORMATS[kind]
+    headers = {
+        "Content-Disposition": f'attachment; filename="incident-{which}.{kind}"',
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        "Cache-Control": "no-store",
+    }
+    return Response(write(report), media_type=media_type, headers=headers)
+
+
 @router.get("/live")
 async def live(request: Request, path: Annotated[str, Query(max_length=1000)] = "/") -> Response:
     """Server-sent events of the page at *path*."""
     place = urlsplit(path).path
-    view = shows(place)
+    try:
+        view = shows(place)
+    except NotFound:  # a question, or signing in: only its head is alive
+        return stream(request, path, _still)
     if place not in _OPEN_PAGES and not may_read(request):
         return problem(401, "unauthorised", "this server needs RAG_API_TOKEN", language(request))
     return stream(request, path, view)
+
+
+async def _still(ctx: Ctx) -> View:
+    return View("", "", {}, live=False)
 
 
 @router.get("/static/{name:path}")
@@ -160,35 +190,39 @@ async def act(request: Request, name: str) -> Response:
     fields = await _form(request)
     inside = "hx-request" in request.headers
     role, signs_in = await _operator(request, fields)
-    ctx = await context(request)
+    ctx = replace(await context(request), role=role)
     if role != "operator":
-        given = bool(fields.get("token"))
-        question = await found.ask(ctx, fields)
         said = (
             ctx.t("This token is not the operator's.", "운영자 토큰이 아닙니다.")
-            if given
+            if fields.get("token")
             else ctx.t("The operator's token is needed.", "운영자 토큰이 필요합니다.")
         )
-        return dialog(ctx, _asked(ctx, name, question, said, 401), inside=inside)
+        view = _asked(ctx, name, await found.ask(ctx, fields), said, 401)
+    else:
+        view = await _carry_out(ctx, name, fields)
+    if view.status == 200:
+        ctx = replace(await context(request, newest=True), role=role)
+    response = dialog(ctx, view, inside=inside)
+    if signs_in:
+        sessions_of(request).sign_in(response, "operator", secure=_secure(request))
+    return response
+
+
+async def _carry_out(ctx: Ctx, name: str, fields: dict[str, str]) -> View:
+    """Act; say what happened, or ask again when the number is another by now."""
+    found = action(name)
     try:
         answer = await found.do(ctx, fields)
-    except Conflict as error:
-        if error.code != "count_changed":
-            return dialog(ctx, _failed(ctx, error), inside=inside)
+    except UnjamError as error:
+        if not isinstance(error, Conflict) or error.code != "count_changed":
+            return _failed(ctx, error)
         said = ctx.t(
             "The number changed meanwhile; nothing was done. This is the number now.",
             "그 사이 건수가 바뀌어 아무것도 하지 않았습니다. 현재 건수로 다시 확인하세요.",
         )
-        question = await found.ask(ctx, fields)
-        return dialog(ctx, _asked(ctx, name, question, said, 409), inside=inside)
-    except UnjamError as error:
-        return dialog(ctx, _failed(ctx, error), inside=inside)
-    ctx = await context(request, newest=True)
+        return _asked(ctx, name, await found.ask(ctx, fields), said, 409)
     data = {"text": answer.text, "back": answer.back}
-    response = dialog(ctx, View("done.html", answer.text, data, live=False), inside=inside)
-    if signs_in:
-        sessions_of(request).sign_in(response, "operator", secure=_secure(request))
-    return response
+    return View("done.html", answer.text, data, live=False)
 
 
 @router.post("/upload")

@@ -12,10 +12,13 @@ from unjam.core.document import RUNNING, State
 from unjam.core.errors import UnjamError, UsageError
 from unjam.core.ports import Completed, WorkerRef
 from unjam.core.tuning import KNOBS
+from unjam.observe.capacity import report as judge_capacity
 from unjam.settings import Settings
+from unjam.web.capacity import gather_facts
 from unjam.web.dashboard.board import HISTORY_MINUTES, book_of
 from unjam.web.dashboard.render import Ctx, View
 from unjam.web.dashboard.verdict import live_workers, rank_of
+from unjam.web.dashboard.words import STRATEGIES
 from unjam.web.health import BEAT_S
 from unjam.web.problems import words_of
 from unjam.web.queues import DEAD_LETTERS
@@ -108,6 +111,8 @@ async def workers(ctx: Ctx) -> View:
         "mixed": len(versions) > 1,
         "settings": ctx.house.settings,
         "knobs": changed,
+        "strategies": list(STRATEGIES),
+        "queues_paused": any(lane["paused"] for lane in ctx.snap.lanes.value),
         "lanes": [lane for lane in ctx.snap.lanes.value if lane["name"] != DEAD_LETTERS],
     }
     return View("workers.html", ctx.t("Workers & keys", "워커와 키"), data)
@@ -151,12 +156,18 @@ async def capacity(ctx: Ctx) -> View:
         rows = await ctx.house.ledger.completions(minute - 24 * 60 + 1, minute + 1)
     except UnjamError as trouble:
         error = trouble.detail
+    judged = None
+    try:
+        judged = judge_capacity(await gather_facts(ctx.house, 0))
+    except UnjamError as trouble:
+        error = error or trouble.detail
     jobs = sum(r.jobs for r in rows)
     spent_s = sum(r.duration_s for r in rows)
     hour = [r for r in rows if r.minute > minute - 60]
     facts = ctx.snap.ledger.value
     data = {
         "error": error,
+        "report": judged,
         "quarters": _quarters(rows, now_s),
         "jobs": jobs,
         "mean_s": spent_s / jobs if jobs else None,

@@ -52,7 +52,7 @@ DEPENDENCIES: Mapping[str, Pair] = {
 }
 
 BREAKER_STATES: Mapping[str, Pair] = {
-    "closed": ("working", "정상"),
+    "closed": ("answers", "정상"),
     "open": ("away, waiting", "응답 없음, 대기 중"),
     "half_open": ("away, trying again", "응답 없음, 재확인 중"),
 }
@@ -122,6 +122,22 @@ KNOBS: Mapping[str, Pair] = {
     "RAG_MAX_CONCURRENT_JOBS": ("Documents in flight, whole system", "전체 동시 처리 문서"),
 }
 
+
+STRATEGIES: Mapping[str, Pair] = {
+    "oldest_first": ("oldest first", "오래된 순"),
+    "newest_first": ("newest first", "최신순"),
+    "smallest_first": ("smallest first", "작은 순"),
+    "largest_first": ("largest first", "큰 순"),
+    "fair": ("users in turn", "사용자 번갈아"),
+}
+
+STAGES: Mapping[str, Pair] = {
+    "parse": ("parsing", "파싱"),
+    "chunk": ("chunking", "청크 분할"),
+    "embed": ("embedding", "임베딩"),
+    "store": ("storing", "저장"),
+    "endpoint_limit": ("limit of the embedding API", "임베딩 API 한도"),
+}
 
 EVIDENCE: Mapping[str, Pair] = {
     "worker": ("worker", "워커"),

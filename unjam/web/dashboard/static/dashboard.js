@@ -125,8 +125,7 @@
     focusIn();
   }
   function focusIn() {
-    const inside = dialog.contains(document.activeElement) && document.activeElement !== dialog;
-    if (!inside) (dialog.querySelector("input:not([type=hidden])") ?? dialog.querySelector(".button"))?.focus();
+    (dialog.querySelector("[autofocus]") ?? dialog.querySelector(".button"))?.focus();
   }
   dialog.addEventListener("close", () => dialog.replaceChildren());
   dialog.addEventListener("click", (event) => {
