@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import Ledger
@@ -27,6 +27,9 @@ def start_values(settings: Settings) -> dict[str, int]:
     }
 
 
+_BATCH = "RAG_EMBEDDING_BATCH_SIZE"
+
+
 class LiveKnobs:
     """Call it for the values in force: start values of the settings, changed by the ledger's."""
 
@@ -35,9 +38,13 @@ class LiveKnobs:
         self._ledger = ledger
         self._now: Mapping[str, int] = dict(self._start)
         self._task: asyncio.Task[None] | None = None
+        self.allow: Callable[[int], int] | None = None
+        """How much of a batch this process may hold now; None: all of it."""
 
     def __call__(self) -> Mapping[str, int]:
-        return self._now
+        if self.allow is None:
+            return self._now
+        return {**self._now, _BATCH: self.allow(self._now[_BATCH])}
 
     async def refresh(self) -> None:
         self._now = {**self._start, **await self._ledger.knobs()}

@@ -15,9 +15,10 @@ from unjam.observe import words
 from unjam.observe.logs import configure_logging
 from unjam.pipeline.sandbox import SandboxParser
 from unjam.queue.lanes import DEFAULT_LANES, parse_type_queues
-from unjam.settings import Settings
+from unjam.settings import MIB, Settings
 from unjam.worker.boot import set_title, title
 from unjam.worker.identity import process_identity
+from unjam.worker.pressure import Pressure
 from unjam.worker.worker import Worker, WorkerOptions
 
 BEAT_S = 5.0
@@ -45,6 +46,9 @@ async def work(
     tools, parser = services.tools(parser)
     me = process_identity("worker")
     options = WorkerOptions(lanes=tuple(lanes) or _all_lanes(settings))
+    # The cap is the operator's: by default only host and cgroup decide.
+    pressure = Pressure((settings.worker_memory_mb or 0) * MIB)
+    services.knobs.allow = pressure.allow
     worker = Worker(
         ledger=services.ledger,
         queue=services.queue,
@@ -53,6 +57,7 @@ async def work(
         options=options,
         max_concurrent=lambda: services.knobs()["RAG_MAX_CONCURRENT_JOBS"],
         breakers=services.breakers,
+        pressure=pressure,
     )
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -8,16 +8,16 @@ are what users wait for after a kill. The supervisor keeps one of these; it read
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import sys
-from typing import Any, cast
+from typing import Any
 
 from unjam.app import run_worker
 from unjam.app.house import found
-from unjam.app.knobs import LiveKnobs
+from unjam.app.knobs import start_values
 from unjam.core.errors import UnjamError
-from unjam.core.ports import Ledger
 from unjam.embedding.factory import tokenizer_spec
 from unjam.embedding.fingerprint import current_pin
 from unjam.pipeline.sandbox import SandboxParser
@@ -50,16 +50,16 @@ async def _main() -> int:
 async def _load(parser: SandboxParser, settings: Settings) -> None:
     """What a worker's first document would wait for. It needs no ledger and no server."""
     try:
-        knobs = LiveKnobs(settings, cast(Ledger, None))()  # start values: nobody is asked
-        await parser.warm_up(await asyncio.to_thread(_tokenizer, settings, knobs))
+        await parser.warm_up(await asyncio.to_thread(_tokenizer, settings))
     except (UnjamError, Interrupted):
         return  # the first document will say what hinders it
 
 
-def _tokenizer(settings: Settings, knobs: Any) -> str:
+def _tokenizer(settings: Settings) -> str:
     if not settings.uses_local_model:
-        import unjam.embedding.openai  # noqa: F401 - a second of imports, behind the first request
-    return tokenizer_spec(current_pin(settings, knobs))
+        # A second of imports, which the first request would wait for.
+        importlib.import_module("unjam.embedding.openai")
+    return tokenizer_spec(current_pin(settings, start_values(settings)))
 
 
 def _become(title: str, log: str) -> None:

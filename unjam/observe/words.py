@@ -303,3 +303,12 @@ def queue_suspended(suspended: bool) -> None:
 def books_healed(ghosts: int, locks: int) -> None:
     """RQ's books held workers that are gone, or locks that nobody will release."""
     _say(logging.INFO, "RQ's books are put right", ghosts=ghosts, locks=locks)
+
+
+def memory_pressure(short: bool, available_bytes: int, own_bytes: int) -> None:
+    """A worker takes fewer documents and smaller batches, or as many as ever again."""
+    if short:
+        level, sentence = logging.WARNING, "Memory is short: this worker takes less at a time"
+    else:
+        level, sentence = logging.INFO, "Memory suffices again: this worker takes as much as ever"
+    _say(level, sentence, available_mb=available_bytes >> 20, own_mb=own_bytes >> 20)

@@ -21,6 +21,7 @@ from unjam.pipeline.breakers import Breakers
 from unjam.pipeline.run import Attempt, Tools
 from unjam.queue.lanes import LARGE, serving_order
 from unjam.worker.leases import LeaseKeeper
+from unjam.worker.pressure import Pressure
 from unjam.worker.task import Ended, QueueBooks, process, ticket_of
 
 TAKE_AT_ONCE = 32
@@ -51,6 +52,7 @@ class Worker:
         options: WorkerOptions,
         max_concurrent: Callable[[], int],
         breakers: Breakers | None = None,
+        pressure: Pressure | None = None,
     ) -> None:
         self._ledger = ledger
         self._queue = queue
@@ -66,12 +68,18 @@ class Worker:
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._breakers = breakers or Breakers(ledger, {})
+        self._pressure = pressure or Pressure()
         self._keeper = LeaseKeeper(ledger, me, self._lost, self._ledger_trouble)
         self._books = QueueBooks(queue, me.id, tools.checkpoint)
 
     @property
     def in_flight(self) -> int:
         return len(self._tasks)
+
+    @property
+    def _room(self) -> int:
+        """Documents that may be in flight now."""
+        return self._pressure.allow(self._options.in_flight)
 
     def stop(self) -> None:
         """Begin to drain. Safe to call from a signal handler of the loop, and twice."""
@@ -80,6 +88,7 @@ class Worker:
 
     async def run(self) -> None:
         self._keeper.start()
+        watching = asyncio.create_task(self._pressure.follow(), name="memory pressure")
         try:
             while not self._stopping.is_set():
                 try:
@@ -90,6 +99,8 @@ class Worker:
                     await self._pause(PAUSE_S)
             await self._drain()
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await self._keeper.stop()
         with contextlib.suppress(UnjamError):
             await self._ledger.retire(self._me.id)
@@ -106,7 +117,7 @@ class Worker:
         tickets = await self._take()
         if tickets is None:
             self._freed.clear()
-            if len(self._tasks) >= self._options.in_flight and not self._stopping.is_set():
+            if len(self._tasks) >= self._room and not self._stopping.is_set():
                 await self._freed.wait()
         elif tickets:
             await self._claim(tickets)
@@ -115,7 +126,7 @@ class Worker:
 
     async def _take(self) -> list[Ticket] | None:
         """Tickets in hand; None when this process is full."""
-        room = min(self._options.in_flight - len(self._tasks), TAKE_AT_ONCE)
+        room = min(self._room - len(self._tasks), TAKE_AT_ONCE)
         if room <= 0:
             return None
         self._takes += 1
