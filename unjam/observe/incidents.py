@@ -138,6 +138,8 @@ def recovery_log(log_dir: Path) -> Callable[[Incident, str, str], None]:
         level = "INFO"
         if what in ("opened", "reopened", "begun"):
             sentence = DETECTED
+        elif what == "refused":
+            sentence, level = "RAG queue auto-recovery has nothing that it may touch", "WARNING"
         elif what in TOLD:
             sentence = EXECUTED
             level = "INFO" if what == "done" else "WARNING"

@@ -122,7 +122,8 @@ class Hands:
 
     # -- workers ----------------------------------------------------------------------------
     async def _restart_worker(self, case: Case) -> Result:
-        hung = hung_worker(case.facts, case.history)
+        named = {p.ref.id: p.ref for p in case.facts.processes if p.ref.kind == "worker"}
+        hung = named.get(case.diagnosis.subject) or hung_worker(case.facts, case.history)
         if hung is None:
             return refused("no worker of ours hangs", "멈춘 워커를 찾지 못했습니다")
         return await self._restart(case, hung, f"pid {hung.pid}")

@@ -19,6 +19,10 @@ CONFIRM_LOOKS = 2
 """A cause is believed when it is seen in two looks, a second apart: a child that is restarted in
 50 ms, or one late answer, opens nothing."""
 
+SURE_S = 2.0
+"""One whose first sign is this old was seen long enough, however many looks that took: a look at
+a server that hangs takes as long as its time-out."""
+
 FORGET_S = 10.0
 """A cause that was not seen for so long was another trouble."""
 
@@ -93,7 +97,7 @@ def step(
         since = replace(found, since=_since(found, sign))
         if found.key in known:
             steps.append(Step("note", since, known[found.key]))
-        elif sign.looks >= confirm:
+        elif sign.looks >= confirm or now - since.since >= SURE_S:
             steps.append(Step("open", since))
     for key, incident in known.items():
         if key in seen:

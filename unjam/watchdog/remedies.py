@@ -140,7 +140,9 @@ LADDERS: Mapping[str, tuple[str, ...]] = {
     "workers_hung": ("restart_worker", "restart_worker", "restart_worker"),
     "workers_none": ("start_worker", "start_worker"),
     "redis_down": ("restart_redis", "restart_redis"),
-    "redis_unsafe": ("redis_noeviction", "redis_appendonly"),
+    "redis_unsafe:policy": ("redis_noeviction", "redis_noeviction"),
+    "redis_unsafe:aof": ("redis_appendonly", "redis_appendonly"),
+    "redis_unsafe:eviction": ("audit_everything",),
     "redis_lost_data": ("audit_everything",),
     "chroma_down": ("restart_chroma", "restart_chroma"),
     "chroma_refuses_writes": ("restart_chroma",),
@@ -150,8 +152,8 @@ LADDERS: Mapping[str, tuple[str, ...]] = {
     "version_mismatch": ("drain_old_workers",),
     "unknown_stagnation": ("audit_everything", "restart_worker", "restart_worker"),
 }
-"""Cause → what is tried, in order. Causes that are absent heal by themselves (breakers, budgets,
-the reconciler, the governor), or only a person can help."""
+"""Cause, or ``cause:subject``, → what is tried, in order. Causes that are absent heal by themselves
+(breakers, budgets, the reconciler, the governor), or only a person can help."""
 
 FIRST_AFTER_S: Mapping[str, float] = {
     "redis_down": 6.0,  # a restart that somebody else began is over by then
@@ -201,9 +203,13 @@ class Choice:
     why: str = ""
 
 
+def ladder_of(cause: str, subject: str) -> tuple[str, ...]:
+    return LADDERS.get(f"{cause}:{subject}") or LADDERS.get(cause, ())
+
+
 def choose(incident: Incident, now: float) -> Choice:
     """The next remedy for an incident whose cause is still there at *now* (Unix seconds)."""
-    ladder = LADDERS.get(incident.cause, ())
+    ladder = ladder_of(incident.cause, incident.subject)
     tries = [a for a in incident.actions if a.outcome in ("done", "failed", "refused")]
     begun = sum(a.outcome == "asked" for a in incident.actions)
     under_way = _under_way(incident, now)

@@ -34,6 +34,15 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether it stands still by a signal (SIGSTOP, a terminal, a debugger)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in "Tt"
+
+
 def process_identity(
     kind: Literal["worker", "stock", "watchdog", "api", "supervisor"] = "worker",
     pid: int | None = None,

@@ -17,7 +17,7 @@ from unjam.core.errors import DependencyDown
 from unjam.core.incident import RemedyRequest
 from unjam.core.ports import IncidentBook, Ledger
 from unjam.observe import words
-from unjam.worker.identity import process_identity
+from unjam.worker.identity import is_stopped, process_identity
 from unjam.worker.supervisor import ChildSpec, Supervisor, Tier
 
 POLL_S = 0.5
@@ -100,9 +100,16 @@ class Remedies:
                     return "gone"
                 if request.action == "stop_worker":
                     return "done" if await self.supervisor.dismiss(name, GRACE_S) else "gone"
-                return "done" if await self.supervisor.restart(name, GRACE_S) else "gone"
+                return (
+                    "done" if await self.supervisor.restart(name, self._grace_s(name)) else "gone"
+                )
             case "start_worker":
                 return await self._start_workers()
+
+    def _grace_s(self, name: str) -> float:
+        """Nothing for a process that is stopped: it cannot hear that it should end."""
+        pid, _ = self.supervisor.lives().get(name, (0, None))
+        return 0.0 if is_stopped(pid) else GRACE_S
 
     def _child_of(self, process_id: str) -> str | None:
         """The child whose present life *process_id* (``WorkerRef.id``) names."""
