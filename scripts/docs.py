@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import docs_operate as operate
 import docs_words as words
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -349,13 +350,14 @@ def commands(lang: str) -> list[dict[str, Any]]:
 
 
 PAGES: Mapping[str, Callable[[str], str]] = {
-    "settings": settings_page,
-    "reasons": reasons_page,
-    "errors": errors_page,
-    "metrics": metrics_page,
-    "alerts": alerts_page,
-    "http": http_page,
-    "cli": cli_page,
+    "reference/settings": settings_page,
+    "reference/reasons": reasons_page,
+    "reference/errors": errors_page,
+    "reference/metrics": metrics_page,
+    "reference/alerts": alerts_page,
+    "reference/http": http_page,
+    "reference/cli": cli_page,
+    **operate.PAGES,
 }
 
 
@@ -363,7 +365,7 @@ def main() -> int:
     stale: list[str] = []
     for lang in LANGS:
         for name, page in PAGES.items():
-            target = ROOT / "docs" / lang / "reference" / f"{name}.md"
+            target = ROOT / "docs" / lang / f"{name}.md"
             text = f"{NOTE[lang]}\n{page(lang)}\n"
             if target.exists() and target.read_text("utf-8") == text:
                 continue

@@ -12,7 +12,9 @@ from unjam.cli import (
     alerts,
     capacity,
     dlq,
+    doctor,
     drill,
+    explain,
     ingest,
     levers,
     logs,
@@ -71,6 +73,8 @@ def _root(
 operate.register(app)
 ingest.register(app)
 look.register(app)
+doctor.register(app)
+explain.register(app)
 safe.register(app)
 dlq.register(app)
 levers.register(app)

@@ -146,7 +146,7 @@ _TABLE = (
         "되돌리지 않습니다. 사람이 내린 결정은 알리기만 합니다.",
         "Resume when the reason for the pause is gone.",
         "정지한 이유가 사라지면 재개하세요.",
-        "rq resume --url redis://127.0.0.1:6379/5",
+        "unjam queue resume",
     ),
     # -- Redis ------------------------------------------------------------------------------------
     Cause(

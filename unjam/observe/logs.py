@@ -154,6 +154,12 @@ class _Redactor:
         return text
 
 
+def secrets_cut(settings: Settings) -> Callable[[str], str]:
+    """What makes any text fit to be shown: without secrets, as in the log."""
+    redact = _Redactor(settings)
+    return lambda text: str(redact(None, "", {"text": text})["text"])
+
+
 def _secrets_of(settings: Settings) -> Iterable[str]:
     values: list[str] = list(settings.api_keys)
     values += [key.partition(":")[2] for key in settings.api_keys if ":" in key]

@@ -17,7 +17,7 @@ def detect_house(facts: Facts) -> Iterator[Symptom]:
         last_s = min((p.age_s for p in facts.processes), default=None)
         heard = "nobody" if last_s is None else f"nobody for {last_s:.0f} s"
         heard_ko = "없음" if last_s is None else f"{last_s:.0f}초 전"
-        if facts.rq_workers == 0:
+        if facts.stock_workers == 0:
             yield Symptom(
                 "not_running",
                 Saying(

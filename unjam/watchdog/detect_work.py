@@ -110,7 +110,7 @@ def _memory(facts: Facts, history: History) -> Iterator[Symptom]:
 def _nobody(facts: Facts) -> bool:
     if facts.vitals is None or any(p.works and p.frozen for p in facts.processes):
         return False
-    return not facts.workers and facts.rq_workers == 0
+    return not facts.workers and facts.stock_workers == 0
 
 
 def _workers(facts: Facts, history: History) -> Iterator[Symptom]:

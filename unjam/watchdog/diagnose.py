@@ -24,7 +24,8 @@ _EMBEDDING = frozenset({"embedding_slow", "embedding_throttled", "embedding_down
 _WORKERS = frozenset({"workers_none", "workers_hung", "lane_unserved"}) | _LINE
 
 EXPLAINS: Mapping[str, frozenset[str]] = {
-    "not_running": frozenset(CAUSES) - {"not_running", "disk_full", "redis_wrong_database"},
+    "not_running": frozenset(CAUSES)
+    - {"not_running", "disk_full", "ledger_down", "redis_wrong_database", "clock_jump"},
     "disk_full": frozenset(
         {"ledger_down", "ledger_slow", "originals_down", "redis_unsafe", "redis_down"}
         | {"chroma_refuses_writes", "chroma_down", "workers_crash_looping"}

@@ -211,6 +211,13 @@ class Facts:
         """Live workers in RQ's books, stock ones included; 0 when Redis does not answer."""
         return max((lane.workers for lane in self.redis.lanes.values()), default=0)
 
+    @property
+    def stock_workers(self) -> int:
+        """Those of them that are not ours. (Ours stand there for 15 s after their death.)"""
+        ours = sum(p.ref.kind == "worker" for p in self.processes)
+        busy = sum(p.ref.kind == "stock" and p.beats for p in self.processes)
+        return max(0, busy, self.rq_workers - ours)
+
 
 History = Sequence[Facts]
 """Earlier looks, oldest first, the present one not among them; at most two minutes of them."""

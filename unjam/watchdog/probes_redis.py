@@ -32,6 +32,7 @@ class RedisProbe:
         """Facts, and the raw notes of the embedding (outcomes, barred). Raises nothing for Redis:
         ``answers`` is False then."""
         try:
+            await self._link.call(lambda: self._link.redis.ping())  # connects where it must
             began = time.monotonic()
             await self._link.call(lambda: self._link.redis.ping())
             ping_s = time.monotonic() - began

@@ -165,9 +165,10 @@ class Snapshot:
         vectors, shown = self._at.vectors, self._at.shown(self._at.settings.chroma_url or "")
         if vectors is None:
             return ChromaFacts(False, "no address of it is known", shown)
-        _, beat_s, detail = await _timed(vectors.ping())
+        _, _, detail = await _timed(vectors.ping())  # connects where it must
         if detail:
             return ChromaFacts(False, detail, shown)
+        _, beat_s, detail = await _timed(vectors.ping())
         _, read_s, detail = await _timed(vectors.missing(self._at.collection(), ["-"]))
         return ChromaFacts(not detail, detail, shown, beat_s, read_s=read_s)
 
