@@ -1,2 +1,2 @@
 #!/bin/sh
-exec unjam status "$@"
+exec unjam recover "$@"

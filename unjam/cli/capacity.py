@@ -47,8 +47,8 @@ def capacity(
     url: Url = "",
     as_json: Json = False,
 ) -> None:
-    """Exit 0 when there is room, 1 when less than a fifth is left, 2 when more comes than can be
-    done."""
+    """Exit 0 when there is room, 1 when less than a fifth is left under load, 2 when more comes
+    than can be done, or nothing of a backlog gets done."""
     from unjam.cli import render
 
     asked = {"days": str(days)}
@@ -65,11 +65,14 @@ def capacity(
             render.out(f"{day['date']},{day['jobs']},{day['average_ms']}")
     else:
         _print(found)
-    raise typer.Exit(verdict(found["headroom"], found["capability_per_s"]))
+    raise typer.Exit(verdict(found["headroom"], found["capability_per_s"], found["basis"]))
 
 
-def verdict(headroom: float | None, capability_per_s: float | None) -> int:
-    """The exit code. Nothing known is no alarm; a backlog of which nothing is done is one."""
+def verdict(headroom: float | None, capability_per_s: float | None, basis: str) -> int:
+    """The exit code. A capability that was only seen without load is a lower bound: no alarm
+    comes of it. A backlog of which nothing is done is one."""
+    if basis != "measured":
+        return OK
     if capability_per_s == 0:
         return CRITICAL
     if headroom is None or headroom >= TIGHT:
@@ -92,7 +95,7 @@ def _print(found: Mapping[str, Any]) -> None:
             (t("arrivals", "유입"), _rates(found["arrivals_per_s"])),
             (t("completed", "완료"), _rates(found["completions_per_s"])),
             (t("capability", "처리 능력"), _capability(found)),
-            (t("headroom", "여유"), _percent(found["headroom"])),
+            (t("headroom", "여유"), _headroom(found)),
             (t("waiting", "대기"), _waiting(found)),
             (t("bottleneck", "병목"), _bottleneck(found)),
             (
@@ -152,8 +155,13 @@ def _capability(found: Mapping[str, Any]) -> str:
     return f"{_rate(found['capability_per_s'])} ({basis.get(found['basis'], '')})"
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"
+def _headroom(found: Mapping[str, Any]) -> str:
+    if found["headroom"] is None:
+        return ""
+    if found["basis"] == "best_seen":
+        least = max(0.0, found["headroom"])
+        return t(f"at least {least:.0%}: no load yet", f"최소 {least:.0%}: 아직 부하가 없었음")
+    return f"{found['headroom']:.0%}"
 
 
 def _waiting(found: Mapping[str, Any]) -> str:

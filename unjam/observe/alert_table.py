@@ -26,6 +26,10 @@ def _no_key(scrape: Scrape) -> list[str]:
     return [""] if all_ and not ready else []
 
 
+def _handed_over(scrape: Scrape) -> list[str]:
+    return [""] if by_label(scrape, "rag_incidents").get("handed_over") else []
+
+
 def _unsafe(reason: str) -> Now:
     return lambda scrape: [reason] if by_label(scrape, "rag_redis_unsafe").get(reason) else []
 
@@ -67,7 +71,7 @@ unless on (queue) max by (queue) (increase(rag_jobs_completed_total{{queue="rag_
         "(an hour in rag_large_docs).",
         "50건 넘게 대기 중이고 레인을 멈춘 사람도 없는데 10분(rag_large_docs는 1시간) 동안 검색 가능해진 "
         "문서가 없습니다.",
-        "unjam status",
+        "unjam recover --plan",
     ),
     Alert(
         "NoActiveRAGWorkers",
@@ -300,14 +304,26 @@ or max by (queue) (rag_queue_oldest_job_age_seconds) > 3600)
     ),
     Alert(
         "RAGRecoveryLoop",
-        "critical",
+        "warning",
         "0m",
-        'sum by (action) (max by (action, outcome) (increase(rag_recovery_actions_total{action!="requeue"}[30m]))) > 6',
+        'sum by (action) (max by (action, outcome) (increase(rag_recovery_actions_total{outcome!="asked"}[1h]))) > 2.5',
         "The same remedy ({{ $labels.action }}) is tried again and again",
         "같은 복구 조치({{ $labels.action }})가 반복되고 있습니다",
-        "More than six within half an hour: it does not help, and a person is needed.",
-        "30분 동안 여섯 번을 넘었습니다. 효과가 없으므로 사람이 확인해야 합니다.",
-        "unjam watch",
+        "Three times within an hour: it does not help for long.",
+        "한 시간 안에 세 번 실행되었습니다. 효과가 오래가지 않습니다.",
+        "unjam recover --plan",
+    ),
+    Alert(
+        "RAGIncidentNeedsPerson",
+        "critical",
+        "0m",
+        'max(rag_incidents{state="handed_over"}) > 0',
+        "The watchdog handed an incident over to a person",
+        "워치독이 장애를 사람에게 넘겼습니다",
+        "Its remedies did not help, or there is none for this cause. Documents wait and are safe.",
+        "복구 조치가 듣지 않았거나 이 원인에 대한 조치가 없습니다. 문서는 안전하게 대기합니다.",
+        "unjam recover --plan",
+        _handed_over,
     ),
     Alert(
         "RAGWatchdogAbsent",

@@ -34,8 +34,22 @@ BUCKETS_S = ("1", "2", "5", "10", "30", "60", "120", "300", "600", "1800", "3600
 Kind = Literal["gauge", "counter", "histogram"]
 RECOVERY = "recovery:"
 """Ledger counters ``recovery:<action>:<outcome>`` are the recovery actions."""
-ACTIONS = ("requeue", "restart", "start_worker", "stop_worker")
-OUTCOMES = ("done", "failed", "refused")
+ACTIONS = (
+    "restart_worker",
+    "start_worker",
+    "restart_redis",
+    "restart_chroma",
+    "redis_noeviction",
+    "redis_appendonly",
+    "audit_everything",
+    "separate_large",
+    "fair_order",
+    "lower_load",
+    "drain_old_workers",
+)
+"""The remedies of ``watchdog.remedies``, which this room cannot see; a test holds them alike."""
+
+OUTCOMES = ("asked", "done", "failed", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +206,14 @@ FAMILIES: Sequence[Family] = (
         "gauge",
         "Live watchdogs; one leads, the others stand by.",
         "살아 있는 워치독 수입니다. 하나가 이끌고 나머지는 대기합니다.",
+    ),
+    Family(
+        "rag_incidents",
+        "gauge",
+        "Open incidents; handed_over ones need a person.",
+        "진행 중인 장애 수입니다. handed_over는 사람이 필요합니다.",
+        "state",
+        known=("open", "handed_over"),
     ),
     Family(
         "rag_ingest_slo_total",

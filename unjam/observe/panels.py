@@ -180,8 +180,15 @@ PANELS: Sequence[Panel] = (
                 "{{action}} {{outcome}}",
             )
         ],
-        width=24,
+        width=16,
         height=5,
+    ),
+    Panel(
+        "Incidents · 장애",
+        "Open ones; handed_over needs a person",
+        [("max by (state) (rag_incidents)", "{{state}}")],
+        height=5,
+        bad=1,
     ),
 )
 

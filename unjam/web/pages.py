@@ -6,6 +6,7 @@ Nothing here loads anything from elsewhere; the content security policy says so 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from functools import cache
 from importlib import resources
 
@@ -16,7 +17,8 @@ from unjam.core.errors import NotFound
 from unjam.embedding.meters import Meters
 from unjam.observe.metrics import render_metrics
 from unjam.queue.safety import SafetyMeter
-from unjam.web.house import house_of
+from unjam.web.house import House, house_of
+from unjam.web.incidents import book_of
 from unjam.web.schemas import json_response
 
 _POLICY = (
@@ -76,5 +78,13 @@ async def metrics(request: Request) -> Response:
         state.embedding_meters = Meters(house.settings)
         state.redis_safety = SafetyMeter(house.settings.redis_url)
     meters, safety = await asyncio.gather(state.embedding_meters.read(), state.redis_safety.read())
-    text = await render_metrics(house.ledger, house.queue, extra={**meters, **safety})
+    known = {**meters, **safety, **await _incidents(house)}
+    text = await render_metrics(house.ledger, house.queue, extra=known)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _incidents(house: House) -> dict[tuple[str, str], float]:
+    """Open incidents by state, as ``render_metrics`` takes them."""
+    page = await book_of(house).incidents(open_only=True, limit=200)
+    counts = Counter(incident.state for incident in page.items)
+    return {("rag_incidents", state): float(counts[state]) for state in ("open", "handed_over")}

@@ -108,11 +108,12 @@ async def test_arrivals_are_those_of_the_ledger(web: Web) -> None:
 
 
 def test_exit_codes_of_capacity() -> None:
-    assert verdict(None, None) == 0
-    assert verdict(0.5, 1.0) == 0
-    assert verdict(0.1, 1.0) == 1
-    assert verdict(-0.1, 1.0) == 2
-    assert verdict(None, 0.0) == 2  # documents wait, and nothing is done
+    assert verdict(None, None, "unknown") == 0
+    assert verdict(0.5, 1.0, "measured") == 0
+    assert verdict(0.1, 1.0, "measured") == 1
+    assert verdict(-0.1, 1.0, "measured") == 2
+    assert verdict(None, 0.0, "measured") == 2  # documents wait, and nothing is done
+    assert verdict(0.0, 1.0, "best_seen") == 0  # all that came was done: a lower bound
 
 
 # -- watch ------------------------------------------------------------------------------------

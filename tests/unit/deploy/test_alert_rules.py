@@ -42,7 +42,10 @@ CALM: Mapping[str, str] = {
     'rag_redis_unsafe{reason="eviction_policy"}': "0x400",
     'rag_redis_unsafe{reason="appendonly_off"}': "0x400",
     "rag_vector_store_errors_total": "0x400",
-    'rag_recovery_actions_total{action="restart",outcome="done"}': "0x400",
+    'rag_recovery_actions_total{action="restart_worker",outcome="done"}': "0x400",
+    'rag_recovery_actions_total{action="restart_worker",outcome="asked"}': "0x400",
+    'rag_incidents{state="open"}': "0x400",
+    'rag_incidents{state="handed_over"}': "0x400",
     "rag_watchdogs_live": "1x400",
     "rag_ingest_slo_total": "0x400",
     "rag_ingest_slo_late_total": "0x400",
@@ -62,6 +65,10 @@ def but(**changed: str) -> dict[str, str]:
 
 def lane(metric: str, name: str) -> str:
     return f'{metric}{{queue="{name}"}}'
+
+
+def action(outcome: str) -> str:
+    return f'rag_recovery_actions_total{{action="restart_worker",outcome="{outcome}"}}'
 
 
 def without(series: Mapping[str, str], *metrics: str) -> dict[str, str]:
@@ -366,15 +373,34 @@ CASES = [
     ),
     Case(
         "a remedy in a loop",
-        CALM | {'rag_recovery_actions_total{action="restart",outcome="done"}': "0+1x400"},
+        CALM
+        | {
+            action("done"): "0x10 1x10 2x10 3x360",
+            action("asked"): "0x10 1x10 2x10 3x360",
+        },
         {"RAGRecoveryLoop": 1},
-        at="30m",
+        at="40m",
     ),
     Case(
-        "three remedies, and then rest",
-        CALM | {'rag_recovery_actions_total{action="restart",outcome="done"}': "0 1 2 3x390"},
+        "two remedies, and then rest",
+        CALM
+        | {
+            action("done"): "0x10 1x10 2x370",
+            action("asked"): "0x10 1x10 2x370",
+        },
         silent=["RAGRecoveryLoop"],
-        at="20m",
+        at="60m",
+    ),
+    Case(
+        "an incident is handed over",
+        CALM | {'rag_incidents{state="handed_over"}': "0x5 1x395"},
+        {"RAGIncidentNeedsPerson": 1},
+        at="6m",
+    ),
+    Case(
+        "an incident that the watchdog treats",
+        CALM | {'rag_incidents{state="open"}': "0x5 1x395"},
+        silent=["RAGIncidentNeedsPerson"],
     ),
     Case("no watchdog", but(rag_watchdogs_live="1x5 0x395"), {"RAGWatchdogAbsent": 1}, at="8m"),
     Case("a watchdog is replaced", but(rag_watchdogs_live="1x5 0 1x390"),

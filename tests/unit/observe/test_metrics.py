@@ -14,8 +14,9 @@ from unjam.core.document import RUNNING, State, Ticket
 from unjam.core.errors import DependencyDown
 from unjam.core.lease import LEASE_S
 from unjam.core.ports import Equation, Ledger, Page, WorkerRef
-from unjam.observe.metrics import BUCKETS_S, LANES, render_metrics
+from unjam.observe.metrics import BUCKETS_S, LANES, OUTCOMES, render_metrics
 from unjam.queue.memory import MemoryQueue
+from unjam.watchdog.remedies import REMEDIES
 
 BY_QUEUE = {
     "rag_queue_length",
@@ -35,6 +36,7 @@ OTHERS = {
     "rag_embedding_keys_ready",
     "rag_embedding_keys",
     "rag_watchdogs_live",
+    "rag_incidents",
     "rag_redis_unsafe",
     "rag_vector_store_errors_total",
     "rag_recovery_actions_total",
@@ -113,7 +115,9 @@ async def test_exactly_the_promised_names_all_at_zero() -> None:
         assert set(seen[name]) == set(LANES), name
     assert set(seen["rag_documents"]) == set(State)
     assert set(seen["rag_redis_unsafe"]) == {"eviction_policy", "appendonly_off"}
-    assert "requeue,done" in seen["rag_recovery_actions_total"]
+    assert set(seen["rag_recovery_actions_total"]) == {
+        f"{remedy},{outcome}" for remedy in REMEDIES for outcome in OUTCOMES
+    }
 
 
 async def test_the_ledgers_counters_come_through() -> None:
@@ -130,8 +134,8 @@ async def test_the_ledgers_counters_come_through() -> None:
         ("duration_le:300", "rag_processing"): 5,
         ("duration_le:+Inf", "rag_processing"): 5,
         ("embedding_requests", "throttled"): 3,
-        ("recovery:restart:done", ""): 2,
-        ("recovery:repair_redis:failed", "rag_processing"): 1,
+        ("recovery:restart_worker:done", ""): 2,
+        ("recovery:a_new_remedy:failed", ""): 1,
         ("vector_store_errors", "rag_processing"): 4,
         ("vector_store_errors", "rag_high"): 1,
     }
@@ -147,8 +151,8 @@ async def test_the_ledgers_counters_come_through() -> None:
     assert seen["rag_job_duration_seconds_sum"]["rag_processing"] == 12.5
     assert seen["rag_job_duration_seconds_count"]["rag_processing"] == 5
     assert seen["rag_embedding_requests_total"]["throttled"] == 3
-    assert seen["rag_recovery_actions_total"]["restart,done"] == 2
-    assert seen["rag_recovery_actions_total"]["repair_redis,failed"] == 1
+    assert seen["rag_recovery_actions_total"]["restart_worker,done"] == 2
+    assert seen["rag_recovery_actions_total"]["a_new_remedy,failed"] == 1
     assert seen["rag_vector_store_errors_total"][""] == 5
 
 
