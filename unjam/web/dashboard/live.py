@@ -23,7 +23,7 @@ from unjam.web.dashboard.render import Ctx, View, context, language, render, tic
 from unjam.web.dashboard.verdict import judge
 from unjam.web.house import Binding
 
-_Key = tuple[str, str, str, bool]
+_Key = tuple[str, str, str, bool, str]
 
 
 class Fragments:
@@ -37,7 +37,7 @@ class Fragments:
         """The page's fragment; "" when it cannot be made now (the page keeps what it shows)."""
         if ctx.snap.number != self._number:
             self._number, self._made = ctx.snap.number, {}
-        key = (ctx.path, ctx.lang, ctx.role, ctx.readable)
+        key = (ctx.path, ctx.lang, ctx.role, ctx.readable, ctx.host)
         if key not in self._made:
             try:
                 shown = await view(ctx)

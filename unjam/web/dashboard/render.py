@@ -19,6 +19,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 import unjam
+from unjam.app.house import without_password
 from unjam.core.causes import CAUSES
 from unjam.core.errors import NotFound
 from unjam.core.reasons import REASONS
@@ -69,6 +70,7 @@ class Ctx:
     path: str
     query: Mapping[str, str] = field(default_factory=dict[str, str])
     readable: bool = True
+    host: str = "localhost:9181"  # as the reader called it
 
     def t(self, en: str, ko: str) -> str:
         return ko if self.lang == "ko" else en
@@ -112,6 +114,7 @@ async def context(request: Request, path: str | None = None, *, newest: bool = F
         path=path,
         query=dict(parse_qsl(urlsplit(path).query)),
         readable=may_read(request),
+        host=request.headers.get("host", "localhost:9181"),
     )
 
 
@@ -229,6 +232,7 @@ def render(ctx: Ctx, view: View, layout: str) -> str:
         verdict=verdict,
         live=view.live,
         operator=ctx.role == "operator",
+        redis_url=without_password(ctx.house.settings.redis_url or "redis://127.0.0.1:6379/5"),
         **_helpers(ctx),
         **view.data,
     )
