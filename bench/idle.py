@@ -76,6 +76,8 @@ def fill(url: str, admin_url: str, documents: int) -> None:
     server = redis.Redis.from_url(admin_url)
     server.config_set("appendonly", "no")
     server.sadd(keys.QUEUES, keys.lane(PROCESSING))
+    first = row(0)
+    data = encode(Ticket(first["id"], 1, PROCESSING, first["size_bytes"]))
     for start in range(0, documents, BLOCK):
         rows = [row(n) for n in range(start, min(documents, start + BLOCK))]
         with engine.begin() as conn:
@@ -83,14 +85,15 @@ def fill(url: str, admin_url: str, documents: int) -> None:
             accepted = [{"document_id": r["id"], "at": 0} for r in rows]
             conn.execute(sa.insert(schema.acceptances), accepted)
         pipe = server.pipeline(transaction=False)
+        now = stamp()
         for r in rows:
             ticket = Ticket(r["id"], 1, PROCESSING, r["size_bytes"])
             job = {
-                "data": encode(ticket),
+                "data": data.replace(first["id"], r["id"]),
                 "status": "queued",
                 "origin": PROCESSING,
-                "created_at": stamp(),
-                "enqueued_at": stamp(),
+                "created_at": now,
+                "enqueued_at": now,
                 "timeout": "-1",
                 "description": DESCRIPTION,
             }

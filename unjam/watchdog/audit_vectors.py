@@ -32,6 +32,9 @@ COUNT_EVERY_S = 5.0
 GAPS_AT_ONCE = 50
 """Documents noted as missing that a round looks at again."""
 
+CLOSE_EVERY_S = 30.0
+"""Notes that ended by themselves count for nothing; they are swept this often."""
+
 ROWS = 500
 """Rows a step of the walk after foreign chunks: 30–70 ms of the vector store."""
 
@@ -58,12 +61,13 @@ class VectorAudit:
     _at: tuple[str, str] = ("", "")
     _inside: tuple[VisibleChunks, int] | None = None  # a long document, looked at up to there
     _gap_at: str = ""
+    _close_due: float = float("-inf")
     _whole: bool = False
     _known: dict[str, CollectionFacts] = field(default_factory=dict[str, CollectionFacts])
     _short: dict[str, int] = field(default_factory=dict[str, int])  # rows, at the last look
     _expected: dict[str, int] = field(default_factory=dict[str, int])  # of them known to be absent
     _count_due: float = float("-inf")
-    _walk_due: float = float("-inf")
+    _walk_due: float | None = None
     _walk_at: tuple[int, int] = (0, 0)  # collection, offset
     _doubtful: dict[tuple[str, str], tuple[StoredId, float]] = field(
         default_factory=dict[tuple[str, str], tuple[StoredId, float]]
@@ -166,7 +170,10 @@ class VectorAudit:
         self._gap_at = some[-1].document_id if len(some) == GAPS_AT_ONCE else ""
         small = [one for one in some if one.chunks <= SLICE]
         absent = await self._absent([(one, 0, one.chunks) for one in small]) if small else []
-        await self.ledger.close_gaps([one for one in small if one not in absent])
+        whole = [one for one in small if one not in absent]
+        if whole or self.clock() >= self._close_due:
+            self._close_due = self.clock() + CLOSE_EVERY_S
+            await self.ledger.close_gaps(whole)
         await self._restore(absent)
 
     # -- what is foreign ---------------------------------------------------------------------
@@ -175,6 +182,8 @@ class VectorAudit:
 
         Raises DependencyDown.
         """
+        if self._walk_due is None:  # nothing is so urgent that a fresh leader must begin with it
+            self._walk_due = self.clock() + self.walk_every_s
         if self.clock() < self._walk_due:
             return
         self._walk_due = self.clock() + self.walk_every_s
