@@ -131,6 +131,33 @@ async def test_servers_of_ours_that_hang_are_restarted(tmp_path: Path) -> None:
         assert len((await book(stack).incidents()).items) == 2
 
 
+async def test_an_endpoint_in_trouble_is_named_and_waited_for(tmp_path: Path) -> None:
+    async with EmbeddedStack(tmp_path / "data", workers=1) as stack:
+        await at_rest(stack)
+
+        async def fail() -> None:
+            stack.endpoint.control(fault="500")
+            added.append(await stack.stack.add("while it fails", "fails.txt"))
+
+        async def refuse() -> None:
+            stack.endpoint.control(fault="401")
+            added.append(await stack.stack.add("with a bad key", "key.txt"))
+
+        added: list[str] = []
+        _, down = await incident_after(stack, "embedding_down", fail)
+        stack.endpoint.control(fault="")
+        await until_ended(stack.services.ledger, added)
+
+        async def state(incident: Incident = down) -> str:
+            return (await book(stack).incident(incident.id)).state
+
+        await until("closed", state, lambda s: s == "closed", deadline_s=60)
+        assert (await book(stack).incident(down.id)).actions == ()
+        # Nothing here makes a key good: a person is told within seconds.
+        _, bad = await incident_after(stack, "embedding_key_bad", refuse)
+        await until("handed over", lambda: state(bad), lambda s: s == "handed_over", deadline_s=30)
+
+
 async def test_the_kill_switch_and_what_heals_by_itself(tmp_path: Path) -> None:
     async with EmbeddedStack(tmp_path / "data", workers=1) as stack:
         await at_rest(stack)
