@@ -64,7 +64,9 @@ class Limiter(Protocol):
         """Refused keys that any process told of: id → (waiting reason, seconds left)."""
         ...
 
-    def count(self, outcome: Outcome) -> None: ...
+    def count(self, outcome: Outcome, took_s: float = 0.0) -> None:
+        """A request ended so; *took_s*: until an answer that is of use came."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -103,7 +105,7 @@ class LocalLimiter:
         now = self._clock()
         return {k: (code, until - now) for k, (code, until) in self._barred.items() if until > now}
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: Outcome, took_s: float = 0.0) -> None:
         """Counted for all processes, or not at all."""
 
     async def close(self) -> None:
@@ -235,7 +237,7 @@ class Governor:
     async def answered(self, admission: Admission, told: Rates, pause_s: float) -> None:
         """It went well. *told*: the endpoint's limits per minute; *pause_s*: until it has room
         for the next request, as far as it said so."""
-        self._limiter.count("ok")
+        self._limiter.count("ok", self._clock() - admission.sent_at)
         if admission.lane == "ingest":
             self.adaptive.answered(
                 admission.texts,

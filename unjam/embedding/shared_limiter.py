@@ -53,6 +53,9 @@ ASK_AGAIN_S = 0.25
 FLUSH_S = 1.0
 """Counted outcomes are written at most this much later; a killed process loses as many."""
 
+SPENT = f"{NAMESPACE}:spent"
+"""Hash: outcome → milliseconds that such requests took, likewise."""
+
 _CONSTANTS = json.dumps(
     {
         "burst": pace.BURST,
@@ -85,6 +88,7 @@ class SharedLimiter:
         self._script: Any = None
         self._told: dict[str, Rates] = {}
         self._outcomes: Counter[str] = Counter()
+        self._spent_ms: Counter[str] = Counter()
         self._flush: asyncio.Task[None] | None = None
 
     @property
@@ -142,8 +146,9 @@ class SharedLimiter:
                 return await read_barred(self._client())
         return await self._alone.barred()
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: Outcome, took_s: float = 0.0) -> None:
         self._outcomes[outcome] += 1
+        self._spent_ms[outcome] += round(took_s * 1000)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().create_task(self._flush_soon())
 
@@ -225,17 +230,19 @@ class SharedLimiter:
         await self._write_outcomes()
 
     async def _write_outcomes(self) -> None:
-        counts, self._outcomes = self._outcomes, Counter()
-        if not counts or not self._asked():
-            self._outcomes.update(counts)
+        if not self._outcomes or not self._asked():
             return
+        counts, self._outcomes = self._outcomes, Counter()
+        spent_ms, self._spent_ms = self._spent_ms, Counter()
         try:
             pipe = self._client().pipeline()
             for outcome, count in counts.items():
                 pipe.hincrby(OUTCOMES, outcome, count)
+                pipe.hincrby(SPENT, outcome, spent_ms[outcome])
             await pipe.execute()
         except _errors() as error:
             self._outcomes.update(counts)  # written with the next ones
+            self._spent_ms.update(spent_ms)
             self._away(error)
 
     def _connect(self) -> None:

@@ -344,7 +344,9 @@ def _throttled(facts: Facts, before: Facts) -> Iterator[Symptom]:
 
 
 def _slow(facts: Facts, before: Facts) -> Iterator[Symptom]:
-    answered, spent_ms = _grown(facts, before, "ok"), _grown(facts, before, "ok_ms")
+    assert facts.embedding is not None and before.embedding is not None
+    answered = _grown(facts, before, "ok")
+    spent_ms = facts.embedding.answered_ms - before.embedding.answered_ms
     if answered >= 3 and spent_ms / answered > EMBEDDING_SLOW_S * 1000:
         mean = spent_ms / answered / 1000
         yield Symptom(

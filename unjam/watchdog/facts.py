@@ -16,6 +16,10 @@ from unjam.core.vitals import Standing, Vitals
 LOOK_S = 2.0
 """A probe that has not answered by then counts as silent."""
 
+PATIENCE_S = 1.0
+"""What the watchdog gives a heartbeat of Redis or Chroma (1–5 ms when well): two looks in a row,
+2 s apart, then notice one that hangs within 5 s. A single look waits ``LOOK_S`` instead."""
+
 BEAT_LATE_S = 5.0
 """A process renews every 2 s (``core.lease.RENEW_S``): two renewals in a row are missing."""
 
@@ -112,6 +116,7 @@ class EmbeddingFacts:
     keys_ready: int = 0
     barred: Mapping[str, int] = field(default_factory=dict[str, int])  # reason → keys
     outcomes: Mapping[str, int] = field(default_factory=dict[str, int])  # outcome → requests
+    answered_ms: int = 0  # that all good answers together took
 
 
 @dataclass(frozen=True, slots=True)

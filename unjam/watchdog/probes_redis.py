@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from unjam.core.errors import DependencyDown
 from unjam.embedding.keys import KeyPool
-from unjam.embedding.shared_limiter import BARRED, OUTCOMES
+from unjam.embedding.shared_limiter import BARRED, OUTCOMES, SPENT
 from unjam.queue import keys
 from unjam.queue.facts import read_facts
 from unjam.queue.lanes import DEFAULT_LANES
@@ -41,7 +41,8 @@ class RedisProbe:
             lanes = await read_facts(self._link, DEFAULT_LANES)
         except DependencyDown as error:
             return RedisFacts(False, error.detail, self._shown), {}
-        return replace(facts, lanes=lanes), {"outcomes": notes[3], "barred": notes[4]}
+        noted = {"outcomes": notes[3], "barred": notes[4], "spent": notes[5]}
+        return replace(facts, lanes=lanes), noted
 
     async def _ask(self) -> list[Any]:
         async with self._link.redis.pipeline(transaction=False) as pipe:
@@ -51,6 +52,7 @@ class RedisProbe:
             pipe.get(keys.EPOCH)
             pipe.hgetall(OUTCOMES)
             pipe.hgetall(BARRED)
+            pipe.hget(SPENT, "ok")
             answers = await pipe.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, RedisError):
@@ -107,4 +109,5 @@ def embedding_facts(settings: Settings, notes: Mapping[str, Any], shown_url: str
         keys_ready=pool.ready(),
         barred=dict(Counter(code for code, _ in barred.values())),
         outcomes={str(k): int(v) for k, v in notes.get("outcomes", {}).items()},
+        answered_ms=int(notes.get("spent") or 0),
     )

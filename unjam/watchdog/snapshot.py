@@ -19,6 +19,7 @@ from unjam.settings import Settings
 from unjam.watchdog.facts import (
     HISTORY_S,
     LOOK_S,
+    PATIENCE_S,
     ChromaFacts,
     Facts,
     History,
@@ -70,6 +71,7 @@ class Snapshot:
     def __init__(self, places: Places, *, one_off: bool = False) -> None:
         self._at = places
         self._one_off = one_off
+        self._patience_s = LOOK_S if one_off else PATIENCE_S
         url = places.settings.redis_url
         self._redis = RedisProbe(url, places.shown(url)) if url else None
         self._before: deque[Facts] = deque()
@@ -139,10 +141,10 @@ class Snapshot:
             return RedisFacts(False, "no address of it is known"), {}
         shown = self._at.shown(self._at.settings.redis_url or "")
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(self._patience_s):
                 return await self._redis.look()
         except TimeoutError:
-            return RedisFacts(False, f"no answer within {LOOK_S:g} s", shown), {}
+            return RedisFacts(False, f"no answer within {self._patience_s:g} s", shown), {}
         except Exception as error:  # a probe that breaks is no all-clear
             return RedisFacts(False, f"{type(error).__name__}: {error}", shown), {}
 
@@ -165,12 +167,14 @@ class Snapshot:
         vectors, shown = self._at.vectors, self._at.shown(self._at.settings.chroma_url or "")
         if vectors is None:
             return ChromaFacts(False, "no address of it is known", shown)
-        _, _, detail = await _timed(vectors.ping())  # connects where it must
-        if detail:
-            return ChromaFacts(False, detail, shown)
-        _, beat_s, detail = await _timed(vectors.ping())
+        beat_s = 0.0
+        for _ in range(2):  # the first one connects where it must
+            _, beat_s, detail = await _timed(vectors.ping(), self._patience_s)
+            if detail:
+                return ChromaFacts(False, detail, shown, beat_s)
         _, read_s, detail = await _timed(vectors.missing(self._at.collection(), ["-"]))
-        return ChromaFacts(not detail, detail, shown, beat_s, read_s=read_s)
+        slow = read_s >= LOOK_S  # its heartbeat is well: slow is not down
+        return ChromaFacts(slow or not detail, detail, shown, beat_s, read_s=read_s)
 
     async def _sample(self, redis: RedisFacts, trouble: dict[str, str]) -> tuple[Standing, ...]:
         ids = [i for n, lane in redis.lanes.items() if n != DEAD for i in lane.line]
@@ -182,14 +186,14 @@ class Snapshot:
         return tuple(found or ())
 
 
-async def _timed(work: Awaitable[T]) -> tuple[T | None, float, str]:
+async def _timed(work: Awaitable[T], within_s: float = LOOK_S) -> tuple[T | None, float, str]:
     """(what came of it, seconds, why nothing came of it)."""
     began = time.monotonic()
     try:
-        async with asyncio.timeout(LOOK_S):
+        async with asyncio.timeout(within_s):
             value = await work
     except TimeoutError:
-        return None, LOOK_S, f"no answer within {LOOK_S:g} s"
+        return None, within_s, f"no answer within {within_s:g} s"
     except DependencyDown as error:
         return None, time.monotonic() - began, error.detail
     except UnjamError as error:

@@ -8,6 +8,7 @@ import redis
 from unjam.embedding.pace import Leave, Rates
 from unjam.embedding.shared_limiter import (
     MEMBERS,
+    SPENT,
     SharedLimiter,
     read_barred,
     read_outcomes,
@@ -140,10 +141,12 @@ async def test_outcomes_survive_their_process(redis_url: str):
     for _ in range(2):
         limiter = SharedLimiter(redis_url)
         for outcome in ("ok", "ok", "throttled"):
-            limiter.count(outcome)
+            limiter.count(outcome, 0.25 if outcome == "ok" else 0.0)
         await limiter.close()
     reader = SharedLimiter(redis_url)
     assert await read_outcomes(reader._client()) == {"ok": 4, "throttled": 2}
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.hget(SPENT, "ok") == b"1000"
     await reader.close()
 
 

@@ -341,7 +341,7 @@ def test_a_governor_that_feels_for_the_limit_is_not() -> None:
 
 def test_a_slow_endpoint_is_named() -> None:
     looks = [
-        embedding(f, outcomes={"ok": 10 + n, "ok_ms": 10 + 20_000 * n})
+        embedding(f, outcomes={"ok": 10 + n}, answered_ms=10 + 20_000 * n)
         for n, f in enumerate(rounds(n=15))
     ]
     assert [d.cause for d in found(looks)] == ["embedding_slow"]
