@@ -8,8 +8,9 @@ from unjam.core.document import State
 from unjam.testing.drills.scene import SETTLE_S, Scene
 from unjam.testing.wait import until
 
-NOTICED_S = 5.0
+NOTICED_S = 10.0
 PAUSE_S = 3.0
+WAITING = 24
 REVOKED = "sk-drill-revoked"
 
 TWO_KEYS = {
@@ -22,12 +23,15 @@ TWO_KEYS = {
 async def rate_limit(scene: Scene) -> None:
     """The endpoint answers 429 to everything, and says when to come back."""
     endpoint = scene.stack.endpoint
+    await scene.upload(4)
+    await scene.all_searchable()  # nothing is cold any more: what follows is the fault's
+    before = endpoint.stats()["requests"]
     endpoint.control(fault="429", retry_after_s=PAUSE_S)
     scene.fault(
         f"the endpoint answers 429, Retry-After: {PAUSE_S:g}",
         f"엔드포인트가 429로 응답, Retry-After: {PAUSE_S:g}",
     )
-    await scene.upload(24)
+    await scene.upload(WAITING)
     await scene.noticed(NOTICED_S, "rate limit", "embedding_throttled", "incident")
 
     async def waiting() -> int:
@@ -40,7 +44,7 @@ async def rate_limit(scene: Scene) -> None:
         f"문서 {count}개가 embedding_throttled 대기",
     )
     await asyncio.sleep(PAUSE_S)  # the fault lasts as long as the endpoint said
-    asked = endpoint.stats()["requests"]
+    asked = endpoint.stats()["requests"] - before
     endpoint.control(fault="")
     scene.healed("the endpoint answers again", "엔드포인트가 다시 응답")
     await scene.recovered(SETTLE_S)
@@ -48,8 +52,8 @@ async def rate_limit(scene: Scene) -> None:
     scene.promise(
         "the endpoint was left alone while it asked for that",
         "엔드포인트가 요청한 동안 호출하지 않았다",
-        asked <= len(scene.expected),
-        f"{asked} requests for {len(scene.expected)} documents",
+        asked <= WAITING,
+        f"{asked} requests for {WAITING} documents",
     )
 
 
