@@ -357,7 +357,10 @@ def _stagnant(facts: Facts, history: History) -> Iterator[Symptom]:
     if any(r.state is State.PARSING for r in facts.vitals.running):
         return  # a child's own limits end it
     mark = _progress(facts)
-    first = _first_same(facts, history, lambda f: _progress(f) == mark)
+    # A rest without work is no stagnation: its looks do not count.
+    first = _first_same(
+        facts, history, lambda f: _progress(f) == mark and bool(f.in_line or f.running)
+    )
     still_s = apart(first, facts)
     if facts.one_off:  # as the runbook's alert has it: a backlog, and ten minutes without any
         stuck = facts.in_line > 50 and not facts.vitals.completions

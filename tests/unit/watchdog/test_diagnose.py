@@ -309,6 +309,14 @@ def test_nothing_moves_and_nothing_is_known() -> None:
     assert only.since == pytest.approx(NOW, abs=3)
 
 
+@pytest.mark.parametrize("looks_at_work", [1, 20])
+def test_the_first_document_after_a_long_rest_is_no_stagnation(looks_at_work: int) -> None:
+    rest = [healthy(2.0 * n) for n in range(60)]
+    assert (
+        found([*rest, *(healthy(120.0 + 2.0 * n, in_line=1) for n in range(looks_at_work))]) == []
+    )
+
+
 # -- slowness -------------------------------------------------------------------------------
 SLOW: dict[str, tuple[str, Change]] = {
     "redis": ("redis_slow", lambda f: redis(f, ping_s=0.4)),
