@@ -340,7 +340,7 @@ def set_setting(
             render.paint(str(s["value"]), "yellow") if s["changed"] else str(s["value"]),
             str(s["start"]),
             f"{s['low']}–{s['high']}",
-            t(s["unit"], _UNITS_KO.get(s["name"], s["unit"])),
+            t(s["unit"], str(_UNITS_KO.get(s["name"], s["unit"]))),
         ]
         for s in items
     ]

@@ -27,7 +27,7 @@ class RedisRepair:
     forced: bool = False
 
     async def noeviction(self) -> str:
-        """Jobs are never evicted again; the policy that was there. Raises NotOurs, DependencyDown."""
+        """Jobs are evicted no more; the policy that was there. Raises NotOurs, DependencyDown."""
         return await self._set("maxmemory-policy", "noeviction")
 
     async def appendonly(self) -> str:
