@@ -175,6 +175,12 @@ class Scene:
         self.say("recovered: every document is at its end", "복구: 모든 문서가 끝에 이름")
         self.promise(*promise, took_s <= within_s, f"after {took_s:.1f} s")
 
+    def tell_incidents(self) -> None:
+        """What the watchdog made of it, with the moments at which it said so."""
+        for sign in self.signs.found:
+            if sign.at >= self._fault_at and sign.what.startswith("incident"):
+                self.say(sign.what, sign.what.replace("incident", "인시던트", 1), sign.at)
+
     async def unhurt(self) -> None:
         """The trouble was not the documents': nobody spent an attempt or a death on it."""
         hurt = [
@@ -193,6 +199,7 @@ class Scene:
     async def conclude(self) -> None:
         """Look at everything from outside: own list of ids, chunk sets, searches, the equation."""
         report = self.report
+        self.tell_incidents()
         verdict = await judge(self.stack, self.expected, SETTLE_S, dead=len(self.parked))
         found = await self.documents(list(self.parked))
         wrong = [

@@ -116,7 +116,7 @@ class Signs:
         if answer.status_code != 200:
             self._no_incidents = answer.status_code == 404
             return
-        items: list[dict[str, Any]] = answer.json().get("incidents", [])
+        items: list[dict[str, Any]] = answer.json()["items"]
         for item in items:
             self.add(f"incident {item.get('id', '')} {item.get('cause', '')}".rstrip())
 
