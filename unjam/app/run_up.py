@@ -13,10 +13,10 @@ from unjam.app.house import without_password
 from unjam.app.services import house_of, ledger_url, open_ledger
 from unjam.core.errors import DependencyDown, SetupError
 from unjam.observe.logs import configure_logging
+from unjam.pipeline.process_title import set_title
 from unjam.queue.rq_queue import RqQueue
 from unjam.settings import Settings
 from unjam.stores.ledger import SqlLedger
-from unjam.worker.boot import set_title
 from unjam.worker.children import Command
 from unjam.worker.embedded import ServerPlan, plan_chroma, plan_valkey
 from unjam.worker.exits import follow_exits

@@ -13,10 +13,10 @@ from unjam.core.errors import DependencyDown
 from unjam.core.ports import WorkerRef
 from unjam.observe import words
 from unjam.observe.logs import configure_logging
+from unjam.pipeline.process_title import set_title, title
 from unjam.pipeline.sandbox import SandboxParser
 from unjam.queue.lanes import DEFAULT_LANES, parse_type_queues
 from unjam.settings import MIB, Settings
-from unjam.worker.boot import set_title, title
 from unjam.worker.identity import process_identity
 from unjam.worker.pressure import Pressure
 from unjam.worker.worker import Worker, WorkerOptions

@@ -20,10 +20,10 @@ from unjam.app.knobs import start_values
 from unjam.core.errors import UnjamError
 from unjam.embedding.factory import tokenizer_spec
 from unjam.embedding.fingerprint import current_pin
+from unjam.pipeline.process_title import set_title
 from unjam.pipeline.sandbox import SandboxParser
 from unjam.pipeline.verdict import Interrupted
 from unjam.settings import Settings
-from unjam.worker.boot import set_title
 
 
 def main() -> int:

@@ -38,6 +38,7 @@ import orjson
 from unjam.core.chunk import Chunk
 from unjam.core.errors import DependencyDown, DocumentFailed, DocumentRejected, SetupError
 from unjam.core.ports import ParseJob
+from unjam.pipeline.process_title import set_title
 
 MESSAGE_BYTES = 131_072
 FRAME_HEAD = struct.Struct("!IB")
@@ -65,9 +66,10 @@ def encode_chunk(chunk: Chunk) -> list[Any]:
 
 
 def main() -> None:
-    """Entry point: ``argv`` is [title, parent's pid, descriptor of the control socket]."""
+    """Entry point: ``argv`` ends with [parent's pid, descriptor of the control socket]."""
     parent, descriptor = int(sys.argv[-2]), int(sys.argv[-1])
     _bind_to(parent)
+    set_title("unjam parse")
     control = socket.socket(fileno=descriptor)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Orders to stop reach the worker, which closes the control socket when it is done.

@@ -43,7 +43,7 @@ class Zygote:
             try:
                 # In the loop's own thread on purpose: PR_SET_PDEATHSIG watches the thread.
                 process = subprocess.Popen(  # noqa: ASYNC220 - 2 ms, once
-                    [python, "-c", _BOOT, "unjam parse", str(os.getpid()), str(theirs.fileno())],
+                    [python, "-c", _BOOT, str(os.getpid()), str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env=_environment(),

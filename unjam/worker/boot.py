@@ -16,37 +16,13 @@ import runpy
 import signal
 import sys
 import threading
-from pathlib import Path
 from select import POLLIN, poll
+
+from unjam.pipeline.process_title import set_title
 
 PR_SET_PDEATHSIG = 1
 ORPHAN_GRACE_S = 8.0
 """An orphan that was asked to stop and still lives after this long is killed."""
-
-
-def set_title(title: str) -> None:
-    """Show *title* as this process's command line, cut to the room its arguments had.
-
-    Writes over the memory that the kernel shows there (proc(5): arg_start, arg_end).
-    """
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    start, room = int(fields[45]), int(fields[46]) - int(fields[45])
-    if start <= 0 or room <= 1:
-        return
-    raw = title.encode()[: room - 1]
-    ctypes.memset(start, 0, room)
-    ctypes.memmove(start, raw, len(raw))
-
-
-def title() -> str:
-    """What this process shows now."""
-    return (
-        Path("/proc/self/cmdline")
-        .read_bytes()
-        .replace(b"\0", b" ")
-        .decode(errors="replace")
-        .strip()
-    )
 
 
 def die_with_parent(parent: int, death_signal: int, grace_s: float = ORPHAN_GRACE_S) -> None:
