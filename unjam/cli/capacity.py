@@ -61,7 +61,7 @@ def capacity(
     if as_json:
         render.out_json(found)
     elif csv:
-        for day in found["days"]:
+        for day in [*found["days"], *filter(None, [found.get("today")])]:
             render.out(f"{day['date']},{day['jobs']},{day['average_ms']}")
     else:
         _print(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -15,7 +15,7 @@ from unjam.core.document import RUNNING
 from unjam.core.events import Event, EventKind
 from unjam.embedding.meters import KEYS_READY, Meters
 from unjam.observe import capacity
-from unjam.observe.stats import capacity_line, local, minutes_of, zone_of
+from unjam.observe.stats import REPORT_HOUR, capacity_line, local, minutes_of, zone_of
 from unjam.web.health import BEAT_S
 from unjam.web.house import House, house_of
 from unjam.web.schemas import json_response
@@ -35,14 +35,17 @@ async def capacity_report(
     keys: Annotated[int | None, Query(ge=1, le=1024)] = None,
     days: Annotated[int, Query(ge=0, le=MOST_DAYS)] = 28,
 ) -> Response:
-    """*workers*, *keys* (key groups): judge that many, too. *days*: of the daily figures."""
-    facts = await gather_facts(house_of(request), days)
+    """*workers*, *keys* (key groups): judge that many, too. *days*: of the daily figures, whole
+    days; *today* stands beside them from 23:00 on, as in ``rag-capacity.csv``."""
+    room = house_of(request)
+    facts = await gather_facts(room, days)
     asked: list[tuple[int, int]] = []
     if workers is not None or keys is not None:
         house = facts.house
         groups = (keys or house.key_groups) if house.key_groups else 0
         asked.append((workers or max(1, house.workers), groups))
-    return json_response(asdict(capacity.report(facts, asked)))
+    today = await _today(room, facts.now)
+    return json_response({**asdict(capacity.report(facts, asked)), "today": today})
 
 
 async def gather_facts(house: House, days: int) -> capacity.Facts:
@@ -97,13 +100,22 @@ async def _house(house: House) -> capacity.House:
 
 async def _days(house: House, now: float, count: int) -> list[capacity.Day]:
     """The last whole days, the first ones without any completion left out."""
-    zone = zone_of(house.settings.timezone)
-    today = local(now, zone).date()
+    today = local(now, zone_of(house.settings.timezone)).date()
     found: list[capacity.Day] = []
     for back in range(count, 0, -1):
-        day = today - timedelta(days=back)
-        rows = await house.ledger.completions(*minutes_of(day, zone))
-        if rows or found:
-            date, jobs, average = capacity_line(day, rows).split(",")
-            found.append(capacity.Day(date, int(jobs), int(average)))
+        day = await _day(house, today - timedelta(days=back))
+        if day.jobs or found:
+            found.append(day)
     return found
+
+
+async def _today(house: House, now: float) -> dict[str, Any] | None:
+    """Today as far as it has come; None before the hour at which the CSV has it."""
+    moment = local(now, zone_of(house.settings.timezone))
+    return asdict(await _day(house, moment.date())) if moment.hour >= REPORT_HOUR else None
+
+
+async def _day(house: House, day: date) -> capacity.Day:
+    rows = await house.ledger.completions(*minutes_of(day, zone_of(house.settings.timezone)))
+    name, jobs, average = capacity_line(day, rows).split(",")
+    return capacity.Day(name, int(jobs), int(average))
