@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = sorted((ROOT / "unjam").rglob("*.py"))
 MOST_LINES = 400
-LONG_ON_PURPOSE = {"unjam/core/reasons.py", "unjam/core/causes.py", "unjam/core/ports.py"}
+LONG_ON_PURPOSE = {"unjam/core/reasons.py", "unjam/core/causes.py", "unjam/stores/schema.py"}
 """Two tables, and one page of promises."""
 
 

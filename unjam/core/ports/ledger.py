@@ -1,0 +1,34 @@
+"""The truth: one interface over everything that the ledger keeps about documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from unjam.core.ports.documents import DeadLetterBook, DocumentBook
+from unjam.core.ports.house import BreakerBook, UpkeepBook
+from unjam.core.ports.work import ClaimBook, LaneBook, VectorAudit
+
+
+class Ledger(
+    DocumentBook,
+    DeadLetterBook,
+    LaneBook,
+    ClaimBook,
+    VectorAudit,
+    UpkeepBook,
+    BreakerBook,
+    Protocol,
+):
+    """The truth. Every write of a claim is conditional on its fencing token."""
+
+    id: str
+    """UUID made with the ledger; tells one house from another."""
+
+    async def bump_epoch(self, seen: int | None = None) -> int:
+        """The epoch of Redis: *seen* None reads it, else stores max(own, seen) + 1."""
+        ...
+
+    async def backup(self, target: Path) -> None: ...
+
+    async def close(self) -> None: ...
