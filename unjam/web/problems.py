@@ -35,6 +35,26 @@ MEDIA_TYPE = "application/problem+json"
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
+def described(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's ``responses``: the problem documents under these statuses."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
+    return {code: {"description": _SAYS[code], "content": content} for code in codes}
+
+
+_SAYS = {
+    400: "the request is malformed",
+    401: "a token is needed",
+    403: "host name or origin refused",
+    404: "there is no such thing",
+    409: "the state does not allow it, or the Idempotency-Key was used with other bytes",
+    413: "too large",
+    415: "not multipart/form-data",
+    422: "a field is missing or wrong",
+    429: "too much backlog; see Retry-After",
+    503: "a dependency is away; see Retry-After",
+}
+
+
 def status_of(error: UnjamError) -> int:
     """The HTTP status of one of our errors."""
     if isinstance(error, UsageError) and error.code in _STATUS_BY_CODE:
@@ -156,6 +176,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> list[str]:
     """Every method of this path; the framework names those of the first route only."""
     paths: dict[str, dict[str, object]] = request.app.openapi()["paths"]
+    if request.url.path in paths:  # more exact than a pattern that would match it, too
+        return sorted(verb.upper() for verb in paths[request.url.path])
     own = request.url.path.strip("/").split("/")
     methods: set[str] = set()
     for path, operations in paths.items():

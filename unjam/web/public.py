@@ -12,6 +12,7 @@ from unjam.core.chunk import chunk_ids
 from unjam.core.document import AcceptKind, Document, State
 from unjam.core.errors import Conflict, NotFound, UsageError
 from unjam.web.house import Binding, House, house_of, language_of
+from unjam.web.problems import described
 from unjam.web.schemas import (
     ChunksOut,
     DocumentOut,
@@ -46,24 +47,7 @@ Key = Annotated[
 ]
 
 
-def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
-    return {code: {"description": _SAYS[code], "content": content} for code in codes}
-
-
-_SAYS = {
-    400: "the body is malformed",
-    401: "a token is needed",
-    403: "host name or origin refused",
-    404: "no such document",
-    409: "the state does not allow it, or the Idempotency-Key was used with other bytes",
-    413: "too large",
-    415: "not multipart/form-data",
-    422: "a field is missing or wrong",
-    429: "too much backlog; see Retry-After",
-    503: "a dependency is away; see Retry-After",
-}
-_ALWAYS = (401, 403, 422, 503)
+_ALWAYS = (400, 401, 403, 422, 503)
 _UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -118,7 +102,7 @@ async def _document(house: House, document_id: str) -> Document:
     response_model=ReceiptOut | ReceiptsOut,
     responses={
         200: {"description": "the same bytes live already: `duplicate_of`", "model": ReceiptOut},
-        **_problems(400, *_ALWAYS, 409, 413, 415, 429),
+        **described(*_ALWAYS, 409, 413, 415, 429),
     },
     openapi_extra=_UPLOAD_BODY,
     summary="Upload one or several documents",
@@ -158,7 +142,7 @@ async def add_documents(request: Request, idempotency_key: Key = "") -> Response
     response_model=ReceiptOut,
     responses={
         200: {"description": "the document holds these bytes already", "model": ReceiptOut},
-        **_problems(400, *_ALWAYS, 404, 409, 413, 415, 429),
+        **described(*_ALWAYS, 404, 409, 413, 415, 429),
     },
     openapi_extra=_UPLOAD_BODY,
     summary="Give a document new content",
@@ -189,7 +173,7 @@ async def replace_document(
 @router.get(
     "/documents",
     response_model=DocumentsOut,
-    responses=_problems(*_ALWAYS),
+    responses=described(*_ALWAYS),
     summary="List documents, newest first",
 )
 async def list_documents(
@@ -221,7 +205,7 @@ async def list_documents(
 @router.get(
     "/documents/{document_id}",
     response_model=DocumentOut,
-    responses=_problems(*_ALWAYS, 404),
+    responses=described(*_ALWAYS, 404),
     summary="One document: where it stands and why",
 )
 async def show_document(request: Request, document_id: DocumentId) -> Response:
@@ -237,9 +221,9 @@ async def show_document(request: Request, document_id: DocumentId) -> Response:
         200: {
             "description": "frames: the ledger's events (`id` is their number), `progress` with "
             "the document, and a last `end`",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         },
-        **_problems(*_ALWAYS, 404),
+        **described(*_ALWAYS, 404),
     },
     summary="What happens to a document, as server-sent events",
 )
@@ -280,7 +264,7 @@ async def document_events(
 @router.get(
     "/documents/{document_id}/chunks",
     response_model=ChunksOut,
-    responses=_problems(*_ALWAYS, 404),
+    responses=described(*_ALWAYS, 404),
     summary="The chunks that search can find",
 )
 async def document_chunks(
@@ -325,7 +309,7 @@ async def _stored(house: House, ids: Any) -> Any:
 @router.post(
     "/documents/{document_id}/cancel",
     response_model=DocumentOut,
-    responses=_problems(*_ALWAYS, 404, 409),
+    responses=described(*_ALWAYS, 404, 409),
     summary="Stop working on a document",
 )
 async def cancel_document(request: Request, document_id: DocumentId) -> Response:
@@ -340,7 +324,7 @@ async def cancel_document(request: Request, document_id: DocumentId) -> Response
     "/documents/{document_id}/retry",
     status_code=202,
     response_model=DocumentOut,
-    responses=_problems(*_ALWAYS, 404, 409),
+    responses=described(*_ALWAYS, 404, 409),
     summary="Put a dead, cancelled or waiting document back to work",
 )
 async def retry_document(request: Request, document_id: DocumentId) -> Response:
@@ -357,7 +341,7 @@ async def retry_document(request: Request, document_id: DocumentId) -> Response:
     "/documents/{document_id}",
     status_code=204,
     response_class=Response,
-    responses=_problems(*_ALWAYS, 404),
+    responses=described(*_ALWAYS, 404),
     summary="Delete a document with its chunks and its original",
 )
 async def delete_document(request: Request, document_id: DocumentId) -> Response:
@@ -371,7 +355,7 @@ async def delete_document(request: Request, document_id: DocumentId) -> Response
 @router.post(
     "/search",
     response_model=HitsOut,
-    responses=_problems(400, *_ALWAYS),
+    responses=described(*_ALWAYS),
     tags=["search"],
     summary="Find the chunks nearest to a question",
 )
@@ -383,7 +367,7 @@ async def search(request: Request, body: SearchIn) -> Response:
 @router.get(
     "/ledger",
     response_model=EquationOut,
-    responses=_problems(*_ALWAYS),
+    responses=described(*_ALWAYS),
     tags=["ledger"],
     summary="The ledger equation: every accepted document, accounted for",
 )

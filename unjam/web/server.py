@@ -118,6 +118,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             for operation in operations.values():
                 operation["security"] = needed if scheme == "operator" else [{}, *needed]
                 _drop_standard_errors(operation)
+                if scheme == "operator":
+                    _add_problems(operation)
         app.openapi_schema = schema
     return app.openapi_schema
 
@@ -127,6 +129,12 @@ def _drop_standard_errors(operation: dict[str, Any]) -> None:
     fault = operation["responses"].get("422", {})
     if "HTTPValidationError" in str(fault):
         del operation["responses"]["422"]
+
+
+def _add_problems(operation: dict[str, Any]) -> None:
+    """What any of the operators' routes may answer."""
+    for code, said in problems.described(400, 401, 403, 404, 409, 413, 422, 503).items():
+        operation["responses"].setdefault(str(code), said)
 
 
 # -- serving ----------------------------------------------------------------------------------
