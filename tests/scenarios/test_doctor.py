@@ -96,6 +96,11 @@ async def test_a_house_that_is_well(house: Scene) -> None:
     assert await house.stack.services.ledger.last_event() == audited
     assert "sk-very-secret-key" not in said.out + said.err
 
+    # From a shell without the endpoint's variables: it must not be said that no text leaves.
+    bare = await doctor({"RAG_DATA_DIR": str(house.stack.data_dir)}, "--json")
+    told = {c["name"]: c for c in bare.json["checks"]}["embedding"]["said"]
+    assert "text is sent to http://127.0.0.1" in told, told
+
     probed = await doctor(env_of(house), "--probe-embedding", "--json")
     assert "dimensions" in {c["name"]: c for c in probed.json["checks"]}["embedding"]["said"]
 

@@ -46,23 +46,25 @@ class Outside:
     heartbeats: dict[str, int]  # path → HTTP status; 0 = no answer
     kernel: tuple[str, ...] | None  # its last lines about killed processes; None: not allowed
     endpoint: Check | None
+    told: str  # what the house says of its embedding: ``House.embedding``
 
     def of(self, facts: Facts, trouble: str) -> list[Check]:
         """All checks, in the order in which a person would make them."""
         found = [_queues(facts), _workers(facts), _redis(facts)]
-        found += [_chroma(facts, self.heartbeats), self.endpoint or _endpoint(self.settings, facts)]
+        found.append(_chroma(facts, self.heartbeats))
+        found.append(self.endpoint or _endpoint(self.settings, facts, self.told))
         found += [_storage(facts), _memory(facts), _kernel(self.kernel), _ledger(facts)]
         found += _configuration(self.settings, trouble)
         return [*found, Check("version", "ok", _same(f"unjam {__version__}"), "unjam --version")]
 
 
-async def checks_of(settings: Settings, *, probe_embedding: bool) -> Outside:
+async def checks_of(settings: Settings, *, probe_embedding: bool, told: str = "") -> Outside:
     heartbeats, kernel, endpoint = await asyncio.gather(
         _heartbeats(settings.chroma_url),
         _kernel_lines(),
         _probe(settings) if probe_embedding else _nothing(),
     )
-    return Outside(settings, heartbeats, kernel, endpoint)
+    return Outside(settings, heartbeats, kernel, endpoint, told)
 
 
 async def _nothing() -> None:
@@ -130,8 +132,14 @@ def _chroma(facts: Facts, heartbeats: dict[str, int]) -> Check:
     return Check("chroma", "ok", Saying(beat + more, beat + more_ko), command)
 
 
-def _endpoint(settings: Settings, facts: Facts) -> Check:
+def _endpoint(settings: Settings, facts: Facts, told: str) -> Check:
     known = facts.embedding
+    if told and settings.uses_local_model:
+        what = Saying(
+            f"{told} (this shell has no key of it, so it is not asked)",
+            f"{told} (이 셸에는 키가 없어 확인하지 않습니다)",
+        )
+        return Check("embedding", "ok", what, "OPENAI_API_KEY=… unjam doctor --probe-embedding")
     if known is None or known.local:
         what = Saying(
             f"{settings.model} on this machine; no text leaves it",

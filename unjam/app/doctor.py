@@ -64,8 +64,11 @@ async def examine(settings: Settings, *, probe_embedding: bool = False) -> Repor
     snapshot = Snapshot(places_of(settings, ledger, vectors, dict, trouble=unread), one_off=True)
     api_url = (house.api_url if house else "") or DEFAULT_API
     try:
+        told = house.embedding if house else ""
         facts, api, checks = await asyncio.gather(
-            snapshot.take(), _api(api_url), checks_of(settings, probe_embedding=probe_embedding)
+            snapshot.take(),
+            _api(api_url),
+            checks_of(settings, probe_embedding=probe_embedding, told=told),
         )
     finally:
         await snapshot.close()

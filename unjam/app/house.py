@@ -31,6 +31,9 @@ class House:
     knobs: str = "{}"
     """JSON: the start values of live knobs that this house set, by variable; e.g. the system-wide
     cap must be the same for a worker that knows only Redis."""
+    embedding: str = ""
+    """The model, and the endpoint that text is sent to, if any; for those who look from a shell
+    without the endpoint's variables."""
 
     def to_mapping(self) -> dict[str, str]:
         return asdict(self)

@@ -119,7 +119,12 @@ def house_of(settings: Settings, ledger_id: str) -> House:
         database_url=without_password(settings.database_url or ""),
         storage_url=without_password(settings.storage_url or ""),
         knobs=knobs_set(settings),
+        embedding="" if settings.uses_local_model else _endpoint_of(settings),
     )
+
+
+def _endpoint_of(settings: Settings) -> str:
+    return f"{settings.model}; text is sent to {without_password(settings.openai_base_url)}"
 
 
 def ledger_url(settings: Settings) -> str:
