@@ -297,6 +297,9 @@ class MemoryQueue:
         self._check()
         return sum(map(len, self._lanes.values())) + len(self._taken)
 
+    async def look_anew(self) -> None:
+        self._check()
+
     async def heal_books(self) -> tuple[int, int]:
         self._check()
         return 0, 0

@@ -241,6 +241,10 @@ class RqQueue(RqBooks, ParkedJobs):
         """Whether each stands in its lane or, not for too long, in the intermediate list."""
         return await self._audit.present(tickets)
 
+    async def look_anew(self) -> None:
+        """The next ``present`` looks at the lanes themselves."""
+        self._audit.forget()
+
     async def lengths(self) -> dict[str, int]:
         """Every lane that exists, the default ones always, and ``rag_dlq``."""
         known = await self._link.call(lambda: self._link.redis.smembers(keys.QUEUES))

@@ -162,7 +162,8 @@ class Reconciler:
         await self._requeue_absent(tickets)
 
     async def audit_all(self) -> None:
-        """The whole backlog at once: after Redis lost its data."""
+        """The whole backlog at once: Redis lost data, or its lanes hold too little."""
+        await self.queue.look_anew()
         after = ""
         while tickets := await self.ledger.queued_slice(after, SLICE):
             await self._requeue_absent(tickets)

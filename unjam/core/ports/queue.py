@@ -149,6 +149,10 @@ class Queue(Protocol):
         """Jobs that wait in all lanes, or are in somebody's hand and not started yet; cheap."""
         ...
 
+    async def look_anew(self) -> None:
+        """Something is known to be wrong: the next ``present`` trusts no earlier look."""
+        ...
+
     async def heal_books(self) -> tuple[int, int]:
         """Take ghosts of workers, and locks that nobody will release, off RQ's books; how many."""
         ...
