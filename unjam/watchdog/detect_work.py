@@ -117,6 +117,8 @@ def _workers(facts: Facts, history: History) -> Iterator[Symptom]:
     begun = any(f.workers for f in history) or facts.one_off
     if not begun and (not history or apart(history[0], facts) < GRACE_S):
         return
+    if not begun and facts.in_line == 0:  # `--workers 0`, and nothing to do
+        return
     since = lasted(facts, history, _nobody, NONE_S)
     if since is not None:
         what = Saying(

@@ -243,8 +243,13 @@ def test_a_long_parse_is_no_hang() -> None:
 
 
 def test_a_house_that_has_just_begun_has_no_missing_workers() -> None:
-    assert found([nobody(f) for f in rounds(n=5)]) == []
-    assert found([nobody(f) for f in rounds(n=15)])[0].cause == "workers_none"
+    assert found([nobody(f) for f in rounds(n=5, in_line=3)]) == []
+    assert found([nobody(f) for f in rounds(n=15, in_line=3)])[0].cause == "workers_none"
+
+
+def test_a_house_that_was_begun_without_workers_misses_none_while_there_is_no_work() -> None:
+    """``unjam up --workers 0``: stock workers come and go as their owner likes."""
+    assert found([nobody(f) for f in rounds(n=15)]) == []
 
 
 def test_stock_workers_are_workers() -> None:
