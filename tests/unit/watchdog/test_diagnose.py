@@ -243,7 +243,7 @@ def test_a_long_parse_is_no_hang() -> None:
 
 
 def test_a_house_that_has_just_begun_has_no_missing_workers() -> None:
-    assert found([nobody(f) for f in rounds(n=5, in_line=3)]) == []
+    assert found([nobody(f) for f in rounds(n=5)]) == []
     assert found([nobody(f) for f in rounds(n=15, in_line=3)])[0].cause == "workers_none"
 
 
