@@ -252,12 +252,17 @@ def _pauses(verb: str, queue: str, url: str, as_json: bool) -> None:
     if as_json:
         render.out_json(answer)
         return
-    for name in answer["paused"]:
-        render.out(t("all queues", "전체 큐") if name == "*" else name)
     if answer["paused"]:
-        render.remark(t("these are paused", "일시 중지 상태입니다"))
+        render.remark(
+            t(
+                "Paused; documents wait there until `unjam queue resume`:",
+                "일시 정지됨. `unjam queue resume`까지 문서가 기다립니다:",
+            )
+        )
+        for name in answer["paused"]:
+            render.out(t("all queues", "전체 큐") if name == "*" else name)
     else:
-        render.remark(t("no queue is paused", "멈춘 큐가 없습니다"))
+        render.remark(t("no queue is paused", "일시 정지된 큐가 없습니다"))
 
 
 def requeue(

@@ -133,6 +133,7 @@ _TABLE = (
         "프로세스의 쓰기를 묶어서 커밋하고 공정한 게이트로 신호가 밀리지 않게 합니다.",
         "Look for another program that saturates the disk (iostat); put the data folder on a local SSD, never on NFS; for many workers use PostgreSQL.",
         "디스크를 독점하는 다른 프로그램이 있는지 보세요(iostat). 데이터 폴더는 NFS가 아닌 로컬 SSD에 두고, 워커가 많으면 PostgreSQL을 쓰세요.",
+        "iostat -x 2 5",
     ),
     Cause(
         "stopped_by_person",
@@ -303,6 +304,7 @@ _TABLE = (
         "거부된 키는 1분씩 제외하고 나머지 키로 계속합니다. 쓸 키가 없으면 문서가 기다립니다.",
         "Replace the key in OPENAI_API_KEY or OPENAI_API_KEYS, or restore it at the provider; restart the workers so that they read it.",
         "OPENAI_API_KEY 또는 OPENAI_API_KEYS의 키를 바꾸거나 공급자에서 복구하고, 워커를 다시 시작해 읽게 하세요.",
+        "unjam doctor --probe-embedding",
     ),
     Cause(
         "embedding_quota",
@@ -330,6 +332,7 @@ _TABLE = (
         "섞지 않습니다. 문서는 기다리고 검색은 기존 색인으로 계속됩니다.",
         "Point OPENAI_BASE_URL at the old model again, or give the new one a name of its own in RAG_EMBEDDING_MODEL: its index is built beside the old one.",
         "OPENAI_BASE_URL을 예전 모델로 되돌리거나 RAG_EMBEDDING_MODEL에 새 이름을 주세요. 새 색인이 나란히 만들어집니다.",
+        "unjam doctor --probe-embedding",
     ),
     Cause(
         "embedding_down",
@@ -428,6 +431,7 @@ _TABLE = (
         "이전 버전도 안전하게 계속합니다. 맞아야 하는 것은 원장의 버전이며 세대마다 설정을 유지합니다.",
         "Finish the update: restart the older ones; they drain first.",
         "업데이트를 마치세요. 이전 버전을 다시 시작하면 진행 중인 작업을 정리하고 끝납니다.",
+        'ps aux | grep "rq worker"',
     ),
     Cause(
         "memory_short",
@@ -540,6 +544,7 @@ _TABLE = (
         "큐를 원장과 비교해 모두 다시 넣은 뒤 사람에게 알립니다.",
         "Keep the output of the command below and the logs, then restart the workers: nothing is lost by that.",
         "아래 명령의 출력과 로그를 보관한 뒤 워커를 다시 시작하세요. 잃는 것은 없습니다.",
+        "unjam doctor --json > doctor.json",
     ),
 )
 

@@ -98,9 +98,9 @@ PROBLEMS: Mapping[str, Word] = {
     ),
     "not_found": Word(
         "There is no such thing",
-        "Check the id or the path; `unjam list` and /docs show what exists.",
+        "`unjam list` shows documents, `unjam postmortem --list` incidents, /docs paths.",
         "찾을 수 없습니다",
-        "id나 경로를 확인하세요. `unjam list`와 /docs에서 볼 수 있습니다.",
+        "문서는 `unjam list`, 장애는 `unjam postmortem --list`, 경로는 /docs에서 볼 수 있습니다.",
     ),
     "method_not_allowed": Word(
         "This path does not know that method",
