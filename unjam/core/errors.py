@@ -13,6 +13,7 @@
     │   └── DocumentFailed          an error that a retry may cure
     ├── LeaseLost                   this worker no longer owns the document: stop, touch nothing
     ├── SetupError                  the installation or its settings cannot work as they are
+    │   └── WorkerUnfit             this process lacks memory, processes or files (retry_after_s)
     └── LedgerVersionError          the ledger is newer than this program
 
 Each says what is wrong (*detail*) and what to do next (*hint*); *code* is stable.
@@ -131,6 +132,17 @@ class LeaseLost(UnjamError):
 
 class SetupError(UnjamError):
     code = "setup"
+
+
+class WorkerUnfit(SetupError):
+    """This process cannot do its work now: no memory, no further processes or open files, or its
+    parser does not start. Another one may; it may itself after *retry_after_s* seconds."""
+
+    code = "worker_unfit"
+
+    def __init__(self, detail: str, *, hint: str = "", retry_after_s: float = 5.0) -> None:
+        super().__init__(detail, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class LedgerVersionError(SetupError):

@@ -252,6 +252,22 @@ _TABLE = (
         "할 일은 없습니다. 마지막 저장 지점부터 이어집니다.",
     ),
     Reason(
+        "worker_unfit",
+        "waiting",
+        "The worker that took it cannot work: its parser does not start, or it lacks memory, processes or open files.",
+        "See the worker's log, `free -h` and its limits (ulimit -u, -n); it is tried again by itself and costs no attempt.",
+        "문서를 맡은 워커가 일할 수 없습니다. 파서가 시작되지 않거나 메모리, 프로세스, 열린 파일이 부족합니다.",
+        "워커 로그, `free -h`, 한도(ulimit -u, -n)를 확인하세요. 시도 횟수에 들지 않고 자동으로 다시 시도합니다.",
+    ),
+    Reason(
+        "setup_incomplete",
+        "waiting",
+        "The worker's host lacks something that this document needs, such as its model's tokenizer.",
+        "The detail names it: install or configure it on every host with workers; work goes on by itself afterwards.",
+        "이 문서에 필요한 것(모델의 토크나이저 등)이 워커의 호스트에 없습니다.",
+        "상세에 이름이 있습니다. 워커가 있는 모든 호스트에 설치하거나 설정하세요. 이후 자동으로 재개됩니다.",
+    ),
+    Reason(
         "handed_back",
         "waiting",
         "The worker was asked to stop and handed it back.",

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from unjam.core import breaker
 from unjam.core.breaker import LEDGER, OF_REASON, OUTBOX, Breaker
 from unjam.core.document import CLAIMABLE, State
-from unjam.core.errors import DependencyDown, UnjamError
+from unjam.core.errors import DependencyDown, UnjamError, WorkerUnfit
 from unjam.core.ports import Ledger
 
 Check = Callable[[], Awaitable[object]]
@@ -108,7 +108,8 @@ class Breakers:
             return LOOK_HELD_S
         if self._was_held:
             self._was_held = False
-            self._resume_at = time.monotonic() + random.random() * RETURN_SPREAD_S
+            spread_at = time.monotonic() + random.random() * RETURN_SPREAD_S
+            self._resume_at = max(self._resume_at, spread_at)
         wait_s = self._resume_at - time.monotonic()
         return max(wait_s, LOOK_HELD_S / 5 if self._checking else 0.0)
 
@@ -126,6 +127,8 @@ class Breakers:
         shared: bool = True,
     ) -> None:
         """A document or this process met trouble. Not *shared*: only its own, nobody else's."""
+        if reason == WorkerUnfit.code:  # it would take others' documents only to let them wait
+            self._resume_at = max(self._resume_at, time.monotonic() + retry_after_s)
         name = OF_REASON.get(reason)
         if name is None or not shared:
             return

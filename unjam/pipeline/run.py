@@ -7,6 +7,7 @@ document is embedded and stored while it is still being read, in bounded memory.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -23,7 +24,9 @@ from unjam.core.errors import (
     DocumentRejected,
     LeaseLost,
     NotNow,
+    SetupError,
     UnjamError,
+    WorkerUnfit,
 )
 from unjam.core.outcome import Dead, Done, Outcome, Retry, Snooze
 from unjam.core.ports import Blobs, Embedder, ParseJob, Parser, Progress
@@ -36,6 +39,14 @@ WINDOWS_IN_FLIGHT = 3
 
 PARSE_TRIES = 2
 """A crash of the parsing child is tried once more; the same bytes rarely do better later."""
+
+SETUP_WAIT_S = 30.0
+"""Until a document whose needs the installation lacks is tried again: a person has to act."""
+
+STARVED_WAIT_S = 5.0
+"""Until a process that lacks memory, processes or files tries again: others must end first."""
+
+_STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS})
 
 EXCERPT = 4000
 """Characters of a traceback that go into a dead letter."""
@@ -190,8 +201,9 @@ def _refused(window: Sequence[Chunk], number: object) -> dict[str, Any]:
 def outcome_of(claim: Claim, error: Exception) -> Outcome:
     """How an attempt that raised *error* ends. Pure.
 
-    A dependency's trouble waits, bytes that cannot become text are parked, everything else is an
-    error of this document and is tried again with full jitter.
+    Trouble of a dependency, of this process or of its installation waits, bytes that cannot become
+    text are parked, everything else is an error of this document and is tried again with full
+    jitter.
     """
     match error:
         case DocumentRejected():
@@ -201,6 +213,13 @@ def outcome_of(claim: Claim, error: Exception) -> Outcome:
             return Snooze(error.code, error.detail, wait_s, error.throttled, shared)
         case NotNow():
             return Snooze("processing_error", error.detail, error.retry_after_s)
+        case WorkerUnfit():
+            return Snooze(error.code, error.detail, error.retry_after_s, shared=False)
+        case SetupError():
+            return Snooze("setup_incomplete", error.detail, SETUP_WAIT_S, shared=False)
+        case _ if _starved(error):
+            detail = f"{type(error).__name__}: {error}"
+            return Snooze(WorkerUnfit.code, detail, STARVED_WAIT_S, shared=False)
         case DocumentFailed() if (
             REASONS[error.code].kind == "dead" and claim.errors + 1 >= PARSE_TRIES
         ):
@@ -212,6 +231,15 @@ def outcome_of(claim: Claim, error: Exception) -> Outcome:
         case _:
             detail, evidence = f"{type(error).__name__}: {error}", _origin(error)
     return Retry("processing_error", detail[:2000], full_jitter(claim.errors + 1), evidence)
+
+
+def _starved(error: Exception) -> bool:
+    """Whether this process lacks memory, threads, processes or open files."""
+    if isinstance(error, OSError):
+        return error.errno in _STARVED
+    if isinstance(error, RuntimeError):
+        return "can't start new thread" in str(error)
+    return isinstance(error, MemoryError)
 
 
 def _origin(error: Exception) -> dict[str, Any]:
@@ -230,7 +258,7 @@ def _first(raised: Exception) -> Exception:
             stack.extend(error.exceptions)
         elif isinstance(error, Exception):
             leaves.append(error)
-    order = (LeaseLost, DocumentRejected, DocumentFailed, DependencyDown)
+    order = (LeaseLost, DocumentRejected, DocumentFailed, DependencyDown, SetupError)
     return min(
         leaves, key=lambda e: next((i for i, t in enumerate(order) if isinstance(e, t)), len(order))
     )

@@ -11,16 +11,20 @@ What ends a parse, and whose fault it is:
 - memory over: `parser_memory` (Python's MemoryError, or a fatal signal beside the cap);
 - another fatal signal, or an exit without a result: `parser_crashed`;
 - SIGTERM, SIGHUP, SIGINT, a kill from outside or the zygote's own death are nobody's fault: the
-  parse is done again, up to twice, and goes on behind the chunks that were given out already.
+  parse is done again, up to twice, and goes on behind the chunks that were given out already;
+- a zygote that does not start, or cannot fork, is this worker's trouble (`WorkerUnfit`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import random
 import socket
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
@@ -28,16 +32,18 @@ import orjson
 
 from unjam.core.chunk import Chunk
 from unjam.core.coalesce import Coalescer
-from unjam.core.errors import DocumentFailed, SetupError, UnjamError
+from unjam.core.errors import DocumentFailed, SetupError, UnjamError, WorkerUnfit
 from unjam.core.ports import ParseJob
 from unjam.pipeline.fault import FAULT
 from unjam.pipeline.sniff import CSV, JSON, MARKDOWN, PLAIN, SOURCE
-from unjam.pipeline.verdict import Interrupted, fault_of, limits, verdict
+from unjam.pipeline.verdict import Interrupted, NoChild, fault_of, limits, verdict
 from unjam.pipeline.zygote import CHUNKS, FRAME_HEAD, encode_job
 from unjam.pipeline.zygote_client import Zygote
 
 _RETRIES = 2
 _EXIT_S = 10.0
+_START_AGAIN_S = 1.0
+_START_AGAIN_CAP_S = 10.0
 _LAST_WORD_S = 1.0
 _MAX_FRAME_BYTES = 64 << 20
 _BUFFER_BYTES = 256 << 10
@@ -46,6 +52,8 @@ _BUFFER_BYTES = 256 << 10
 TOGETHER_BYTES = 1 << 20
 SMALL_BYTES = 256 << 10
 _TEXTS = frozenset({PLAIN, MARKDOWN, CSV, JSON, SOURCE, FAULT})
+
+log = logging.getLogger(__name__)
 
 Result = list[list[Chunk]] | UnjamError
 """Windows of chunks, or what ended the document."""
@@ -71,6 +79,9 @@ class SandboxParser:
         self._starting = asyncio.Lock()
         self._zygote: Zygote | None = None
         self._closed = False
+        self._failures = 0  # starts of the zygote that failed in a row
+        self._rest_until = 0.0
+        self._unfit = ""
         self._small = Coalescer(
             self._together, max_weight=TOGETHER_BYTES, weight=lambda j: max(j.size_bytes, 65_536)
         )
@@ -95,7 +106,8 @@ class SandboxParser:
         """Windows of chunks, in order, as they come.
 
         Raises DocumentRejected, DocumentFailed; DependencyDown (blob_store_down) when the original
-        cannot be read; SetupError when the child cannot be started or lacks its tokenizer.
+        cannot be read; WorkerUnfit when no child can be started; SetupError when it lacks its
+        tokenizer.
         """
         if is_small_text(job):
             result = await self._small.put(job)
@@ -119,6 +131,8 @@ class SandboxParser:
                     await run.close()
                 return
             except Interrupted as interruption:
+                if attempt == _RETRIES and isinstance(interruption, NoChild):
+                    raise self._rests(str(interruption)) from None
                 if attempt == _RETRIES:
                     raise DocumentFailed(
                         f"The parse was interrupted {attempt + 1} times: {interruption}",
@@ -159,8 +173,25 @@ class SandboxParser:
             if self._zygote is None or not self._zygote.alive:
                 if self._zygote is not None:
                     await self._zygote.close()
-                self._zygote = await Zygote.start(self._python)
+                    self._zygote = None
+                left_s = self._rest_until - time.monotonic()
+                if left_s > 0:  # others wait for the same start: no storm of them
+                    raise WorkerUnfit(self._unfit, retry_after_s=left_s)
+                try:
+                    self._zygote = await Zygote.start(self._python)
+                except WorkerUnfit as error:
+                    raise self._rests(error.detail) from None
+                self._failures = 0
             return self._zygote
+
+    def _rests(self, why: str) -> WorkerUnfit:
+        """No start is tried for a while, longer each time (equal jitter)."""
+        wait_s = min(_START_AGAIN_CAP_S, _START_AGAIN_S * 2 ** min(self._failures, 8))
+        wait_s *= 0.5 + random.random() / 2
+        self._failures += 1
+        self._rest_until, self._unfit = time.monotonic() + wait_s, why
+        log.error("This worker cannot parse: %s Next try in %.1f s.", why, wait_s)
+        return WorkerUnfit(why, retry_after_s=wait_s)
 
 
 class _Run:

@@ -59,12 +59,16 @@ class Interrupted(Exception):
     """The child ended through no fault of the document."""
 
 
+class NoChild(Interrupted):
+    """There was none: the parent could not fork."""
+
+
 def verdict(ended: Exit, job: ParseJob) -> Exception:
     """Why a child ended without a result."""
     if ended.gone:
         return Interrupted("the parsing parent died")
     if ended.status == -1 and not ended.signal:
-        return Interrupted(f"no child could be started ({ended.stderr})")
+        return NoChild(f"no child could be started ({ended.stderr})")
     cap = job.memory_bytes
     evidence = ended.evidence(job)
     said = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from unjam.core.errors import SetupError
+from unjam.core.errors import DocumentFailed, WorkerUnfit
 from unjam.pipeline.verdict import Exit, Interrupted
 from unjam.pipeline.zygote import MESSAGE_BYTES
 
@@ -37,7 +38,11 @@ class Zygote:
 
     @staticmethod
     async def start(python: str) -> Zygote:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Raises WorkerUnfit: no memory, no processes, or it ends while it starts."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise WorkerUnfit(f"The parser cannot be started: {error}") from None
         with theirs:
             ours.setblocking(False)
             try:
@@ -47,24 +52,28 @@ class Zygote:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env=_environment(),
+                    cwd="/",  # ours may be gone
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
             except OSError as error:
                 ours.close()
-                raise SetupError(f"The parser cannot be started: {error}") from None
+                raise WorkerUnfit(f"The parser cannot be started: {error}") from None
         zygote = Zygote(process, ours)
         try:
             await asyncio.wait_for(zygote._ready, _START_S)
         except TimeoutError:
             await zygote.close()
-            raise SetupError(f"The parser did not get ready within {_START_S:.0f} s.") from None
+            raise WorkerUnfit(f"The parser did not get ready within {_START_S:.0f} s.") from None
+        except WorkerUnfit as error:
+            await zygote.close()
+            raise WorkerUnfit(f"{error.detail} (exit status {process.returncode})") from None
         return zygote
 
     async def send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
         raw = orjson.dumps(message)
         if len(raw) > MESSAGE_BYTES:
-            raise SetupError(f"A parse job of {len(raw)} bytes is too long.")
+            raise DocumentFailed(f"A parse job of {len(raw)} bytes is too long.")
         while True:
             try:
                 socket.send_fds(self._control, [raw], [] if descriptor is None else [descriptor])
@@ -100,9 +109,7 @@ class Zygote:
         self._control.close()
         if not self._ready.done():
             self._ready.set_exception(
-                SetupError(
-                    "The parsing child ended while starting.", hint="Its error output says why."
-                )
+                WorkerUnfit("The parsing parent ended while starting; its error output says why.")
             )
         for future in self._exits.values():
             if not future.done():
@@ -143,10 +150,14 @@ class Zygote:
 
 def _environment() -> dict[str, str]:
     """What the zygote needs and no more: no keys or tokens beside foreign bytes."""
+    paths: list[str] = []
+    for path in filter(None, sys.path):
+        with contextlib.suppress(OSError):  # relative to a folder that is gone
+            paths.append(os.path.abspath(path))  # noqa: PTH100 - asks for the folder when it must
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {
         **kept,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONSAFEPATH": "1",
         "PYTHONUTF8": "1",
         # One thread each: nothing may start a pool before the fork.

@@ -178,3 +178,12 @@ async def test_the_return_is_spread(make: Make, server: Server, monkeypatch) -> 
     assert breakers.pause_s() > 0
     breakers._rows.clear()
     assert 0.3 < breakers.pause_s() <= 0.5 * module.RETURN_SPREAD_S
+
+
+async def test_a_worker_that_cannot_work_rests_and_holds_nobody_else(make: Make) -> None:
+    mine, other = make(), make()
+    await mine.report("worker_unfit", "no parser", retry_after_s=20.0, shared=False)
+    await other.refresh()
+    assert 15.0 < mine.pause_s() <= 20.0
+    assert other.pause_s() == 0.0
+    assert mine.held() is None

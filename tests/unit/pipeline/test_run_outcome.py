@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from unjam.core.document import Claim, Fingerprint, Pin
-from unjam.core.errors import DependencyDown, DocumentFailed, DocumentRejected
+from unjam.core.errors import (
+    DependencyDown,
+    DocumentFailed,
+    DocumentRejected,
+    SetupError,
+    WorkerUnfit,
+)
 from unjam.core.outcome import Dead, Retry, Snooze
 from unjam.core.reasons import REASONS
-from unjam.pipeline.run import outcome_of
+from unjam.pipeline.run import SETUP_WAIT_S, outcome_of
 
 
 def claim(errors: int = 0) -> Claim:
@@ -35,6 +43,27 @@ def test_a_child_that_dies_is_tried_once_more_then_parked_under_its_own_name(cod
     error = DocumentFailed("signal 11", code=code)
     assert isinstance(outcome_of(claim(errors=0), error), Retry)
     assert outcome_of(claim(errors=1), error) == Dead(code, "signal 11")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WorkerUnfit("no parser", retry_after_s=5.0),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.EAGAIN, "Resource temporarily unavailable"),
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_a_starved_worker_lets_its_documents_wait_and_nothing_counts(error: Exception) -> None:
+    outcome = outcome_of(claim(errors=4), error)
+    assert isinstance(outcome, Snooze)
+    assert (outcome.reason, outcome.after_s, outcome.shared) == ("worker_unfit", 5.0, False)
+
+
+def test_what_the_installation_lacks_is_no_error_of_the_document() -> None:
+    outcome = outcome_of(claim(errors=4), SetupError("no tokenizer"))
+    assert outcome == Snooze("setup_incomplete", "no tokenizer", SETUP_WAIT_S, shared=False)
 
 
 def test_an_unknown_error_is_the_document_s_and_is_tried_again_later() -> None:

@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from unjam.core.chunk import Chunk
-from unjam.core.errors import DependencyDown, DocumentFailed, DocumentRejected, SetupError
+from unjam.core.errors import (
+    DependencyDown,
+    DocumentFailed,
+    DocumentRejected,
+    SetupError,
+    WorkerUnfit,
+)
 from unjam.core.ports import ParseJob
 from unjam.pipeline.job import FAULT
 from unjam.pipeline.sandbox import SandboxParser
@@ -277,6 +283,55 @@ async def test_a_closed_parser_says_so(tmp_path: Path) -> None:
     await closed.close()
     with pytest.raises(SetupError):
         await all_of(closed, job(tmp_path, "x"))
+
+
+async def test_a_parser_that_does_not_start_is_the_worker_s_trouble_and_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = SandboxParser(python="/bin/false")
+    for _ in range(3):
+        with pytest.raises(WorkerUnfit) as caught:
+            await all_of(broken, job(tmp_path, "x y", media_type="text/plain"))
+        assert 0 < caught.value.retry_after_s <= 1.0
+    assert broken.pid is None
+    monkeypatch.setattr(broken, "_python", sys.executable)
+    async with asyncio.timeout(20):
+        while True:  # it goes on by itself
+            try:
+                chunks = await all_of(broken, job(tmp_path, "x y", media_type="text/plain"))
+                break
+            except WorkerUnfit as error:
+                await asyncio.sleep(error.retry_after_s)
+    assert [chunk.text for chunk in chunks] == ["x y"]
+    await broken.close()
+
+
+def test_a_worker_whose_folder_was_deleted_still_parses(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "text").write_text("some words")
+    script = f"""
+import asyncio, os
+from pathlib import Path
+from unjam.core.ports import ParseJob
+from unjam.pipeline.sandbox import SandboxParser
+os.rmdir(os.getcwd())
+async def main():
+    parser = SandboxParser()
+    job = ParseJob(Path({str(tmp_path / "text")!r}), "a", "text/plain", 10, 64, 0,
+                   "openai:cl100k_base", 1 << 28, 60, 60, 1 << 20)
+    print([c.text async for w in parser.chunks(job) for c in w])
+    await parser.close()
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path / "gone",
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "['some words']\n", done.stderr
 
 
 async def test_when_the_worker_is_killed_nothing_outlives_it(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ MANY = 24
 
 _BEGINS = frozenset({EventKind.ACCEPTED, EventKind.UPDATED, EventKind.RETRIED})
 _ENDS = frozenset({EventKind.SEARCHABLE, EventKind.DEAD, EventKind.CANCELLED, EventKind.DELETED})
-_FREE = frozenset(OF_REASON) | {"worker_died", "handed_back", "queue_full"}
+_FREE = frozenset(OF_REASON) | {
+    *("worker_died", "worker_unfit", "setup_incomplete", "handed_back", "queue_full")
+}
 """Reasons that cost the document none of its attempts."""
 
 
