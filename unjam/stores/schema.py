@@ -112,11 +112,12 @@ _partial("ix_documents_in_line", ("lane", "updated_at"), "state IN ('received', 
 _partial("ix_documents_slo", ("slo_since",), "slo_since IS NOT NULL")
 _partial("ix_documents_visible_pin", ("visible_pin", "state"), "visible_pin <> ''")
 _partial("ix_documents_visible_hash", ("visible_hash",), "visible_hash <> ''")
-# The audit of vectors walks it in slices, and adds up its chunks without a look at the rows.
+# The audit of vectors walks it in slices, and adds up its chunks without a look at the rows. Not
+# "shown = 1": SQLite would take ix_documents_shown for that, and walk all documents.
 _partial(
     "ix_documents_seen",
-    ("visible_pin", "id", "chunks"),
-    "visible_generation > 0 AND shown = 1",
+    ("visible_pin", "id", "chunks", "visible_generation", "shown"),
+    "visible_generation > 0 AND shown <> 0",
 )
 
 COLD = [

@@ -27,7 +27,10 @@ WHOLE_S = 0.8
 """What of a round a whole audit may take: leases and lanes must not wait for it."""
 
 COUNT_EVERY_S = 5.0
-"""Between two looks at the number of rows: 0.2 s at a million of them on either side."""
+"""Between two looks at the number of rows …"""
+
+COUNT_REST = 50
+"""… and so many times as long as the look took: two percent of the time, however much there is."""
 
 GAPS_AT_ONCE = 50
 """Documents noted as missing that a round looks at again."""
@@ -88,8 +91,10 @@ class VectorAudit:
         Raises DependencyDown.
         """
         if self.clock() >= self._count_due:
-            self._count_due = self.clock() + self.count_every_s
+            began = self.clock()
             await self._look_at_collections()
+            took_s = self.clock() - began
+            self._count_due = self.clock() + max(self.count_every_s, took_s * COUNT_REST)
         await self._look_at_gaps()
         until = self.clock() + WHOLE_S
         while await self._slice() and self._whole and self.clock() < until:

@@ -22,6 +22,10 @@ async def _forgiven(question: Awaitable[Any]) -> None:
         await question
 
 
+async def _a_gap(ledger: SqlLedger) -> None:
+    await ledger.note_gaps(await ledger.visible_chunks())
+
+
 QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
     "equation": lambda x: x.equation(),
     "state_counts": lambda x: x.state_counts(),
@@ -45,6 +49,13 @@ QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
     "events": lambda x: x.events(None, after=1),
     "events of one": lambda x: x.events("d00000001", after=1),
     "visible": lambda x: x.visible(["d00000001"]),
+    "visible_chunks": lambda x: x.visible_chunks(("p", "d"), 10),
+    "visible_totals": lambda x: x.visible_totals(),
+    "note_gaps": _a_gap,
+    "open_gaps": lambda x: x.open_gaps("d"),
+    "close_gaps": lambda x: x.close_gaps(),
+    "keeping": lambda x: x.keeping([("d00000001", 1)]),
+    "note_exit": lambda x: x.note_exit("w", -9),
     "pins_in_use": lambda x: x.pins_in_use(),
     "repin": lambda x: x.repin(PIN, 10),
     "pushable": lambda x: x.pushable(10),
@@ -66,6 +77,7 @@ QUESTIONS: dict[str, Callable[[SqlLedger], Awaitable[Any]]] = {
     "find_idempotent": lambda x: x.find_idempotent("ann", "k"),
 }
 BIG = ("documents", "events", "acceptances", "generations", "names", "idempotency", "blobs")
+ADDED_UP = "USING COVERING INDEX ix_documents_seen"  # rarely, and never the rows themselves
 # Sorts that are small by nature: all counts, the names of one page, one user's equal files.
 SORTED = ("FROM tallies", "FROM names", "documents.content_hash =", "documents.content_hash IN")
 
@@ -94,6 +106,7 @@ async def test_walks_an_index(tmp_path: Path, question: str) -> None:
             plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             for *_, step in plan:
                 walks = step.startswith("SCAN") and step.split()[1] in BIG
+                walks = walks and not step.endswith(ADDED_UP)
                 assert not walks or "PRIMARY KEY" in step, (statement, step)
                 sorts = "TEMP B-TREE" in step and not any(s in statement for s in SORTED)
                 assert not sorts, (statement, step)

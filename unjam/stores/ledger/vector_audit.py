@@ -26,7 +26,7 @@ from unjam.stores.ledger.tx import Tx
 T = TypeVar("T")
 _d = schema.documents
 _g = schema.gaps
-_seen = sa.text("visible_generation > 0 AND shown = 1")  # literally, as the partial index has it
+_seen = sa.text("visible_generation > 0 AND shown <> 0")  # literally, as the partial index has it
 _AT_ONCE = 400
 
 OVER = frozenset({State.DEAD, State.CANCELLED, State.DELETED})
@@ -72,7 +72,7 @@ class VectorAuditLedger:
 
 
 # -- what must be there ---------------------------------------------------------------------
-_columns = (_d.c.id, _d.c.visible_generation, _d.c.chunks, _d.c.visible_pin, schema.pins.c.json)
+_columns = (_d.c.id, _d.c.visible_generation, _d.c.chunks, _d.c.visible_pin)
 
 
 def _found(record: Any) -> VisibleChunks:
@@ -85,7 +85,7 @@ def _visible_chunks(conn: Connection, after: tuple[str, str], limit: int) -> lis
     """In the order of the partial index: by pin, then by id."""
     place = sa.tuple_(_d.c.visible_pin, _d.c.id)
     head = (
-        sa.select(*_columns[:-1])
+        sa.select(*_columns)
         .where(_seen, place > sa.tuple_(*after))
         .order_by(_d.c.visible_pin, _d.c.id)
         .limit(limit)
@@ -112,17 +112,27 @@ def _visible_totals(conn: Connection) -> dict[str, int]:
 
 
 # -- what is missing ------------------------------------------------------------------------
-_still = sa.and_(
-    _d.c.visible_generation == _g.c.generation,
-    _d.c.shown == 1,
-    _d.c.state.not_in([s.value for s in ENDED if s is not State.SEARCHABLE]),
-)
+def _still() -> sa.ColumnElement[bool]:
+    """The note of this row of ``gaps`` holds: a look at one document each, whatever there is."""
+    ended = [s.value for s in ENDED if s is not State.SEARCHABLE]
+    return (
+        sa.select(sa.literal(1))
+        .select_from(_d)
+        .where(
+            _d.c.id == _g.c.document_id,
+            _d.c.visible_generation == _g.c.generation,
+            _d.c.shown != 0,
+            _d.c.state.not_in(ended),
+        )
+        .correlate(_g)
+        .exists()
+    )
 
 
 def count_gaps(conn: Connection) -> int:
     """Documents that search should show, and cannot in full; costs by their number."""
-    query = sa.select(sa.func.count()).select_from(_g.join(_d, _d.c.id == _g.c.document_id))
-    return conn.execute(query.where(_still)).scalar_one()
+    query = sa.select(sa.func.count()).select_from(_g).where(_still())
+    return conn.execute(query).scalar_one()
 
 
 def _note(tx: Tx, found: Sequence[VisibleChunks]) -> list[Ticket]:
@@ -145,18 +155,16 @@ def _note(tx: Tx, found: Sequence[VisibleChunks]) -> list[Ticket]:
 
 
 def _open_gaps(conn: Connection, after: str, limit: int) -> list[VisibleChunks]:
-    query = (
-        sa.select(*_columns)
-        .select_from(
-            _g.join(_d, _d.c.id == _g.c.document_id).join(
-                schema.pins, schema.pins.c.id == _d.c.visible_pin
-            )
-        )
-        .where(_still, _g.c.document_id > after)
+    noted = (
+        sa.select(_g.c.document_id)
+        .where(_g.c.document_id > after, _still())
         .order_by(_g.c.document_id)
         .limit(limit)
     )
-    return [_found(record) for record in conn.execute(query)]
+    ids = list(conn.execute(noted).scalars())
+    pins = _pins(conn) if ids else {}
+    query = sa.select(*_columns).where(_d.c.id.in_(ids)).order_by(_d.c.id)
+    return [_found((*record, pins[record[3]])) for record in conn.execute(query)] if ids else []
 
 
 def _close(tx: Tx, whole: Sequence[VisibleChunks]) -> int:
@@ -164,12 +172,7 @@ def _close(tx: Tx, whole: Sequence[VisibleChunks]) -> int:
     for one in whole:
         here = (_g.c.document_id == one.document_id) & (_g.c.generation == one.generation)
         tx.execute(sa.delete(_g).where(here))
-    over = (
-        sa.select(_g.c.document_id)
-        .select_from(_g.outerjoin(_d, _d.c.id == _g.c.document_id))
-        .where(sa.or_(_d.c.id.is_(None), ~_still))
-        .limit(_AT_ONCE)
-    )
+    over = sa.select(_g.c.document_id).where(~_still()).limit(_AT_ONCE)
     ids = [i for (i,) in tx.execute(over)]
     if ids:
         tx.execute(sa.delete(_g).where(_g.c.document_id.in_(ids)))

@@ -26,11 +26,11 @@ def upgrade() -> None:
         "processes",
         sa.Column("rss_bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     )
-    seen = sa.text("visible_generation > 0 AND shown = 1")
+    seen = sa.text("visible_generation > 0 AND shown <> 0")
     op.create_index(
         "ix_documents_seen",
         "documents",
-        ["visible_pin", "id", "chunks"],
+        ["visible_pin", "id", "chunks", "visible_generation", "shown"],
         sqlite_where=seen,
         postgresql_where=seen,
     )
