@@ -116,7 +116,9 @@ def _webhook(settings: Settings) -> Webhook | None:
 
 
 async def _announce(services: Services) -> None:
-    """``rag:house`` stands in Redis, also after it lost its data."""
+    """``rag:house`` stands in Redis, also after it lost its data. Another ledger's is left alone:
+    two houses in one database are a person's mistake, and the diagnosis names it."""
     wanted = House.read(services.settings.data_dir) or services.house()
-    if await services.queue.read_house() != wanted.to_mapping():
+    found = await services.queue.read_house() or {}
+    if found.get("ledger_id") in (None, "", wanted.ledger_id) and found != wanted.to_mapping():
         await services.queue.write_house(wanted.to_mapping())
