@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,9 @@ from unjam.watchdog.report import FIELDS, as_markdown, make_report
 NOTICED_S = 5.0
 SLACK_S = 3.0
 """What a machine that runs other tests beside may add."""
+
+EACH_S = float(os.environ.get("QUIET_SECONDS") or 600)
+"""Of the quiet run, and of the busy one."""
 
 pytestmark = pytest.mark.slow
 
@@ -193,11 +197,12 @@ async def test_the_kill_switch_and_what_heals_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(2 * EACH_S + 300)
 async def test_ten_quiet_minutes_and_ten_busy_ones_have_no_incident(tmp_path: Path) -> None:
     async with EmbeddedStack(tmp_path / "data", workers=2) as stack:
         await at_rest(stack)
         for busy in (False, True):
-            end = time.monotonic() + 600
+            end = time.monotonic() + EACH_S
             n = 0
 
             async def over(until_: float = end, add: bool = busy) -> bool:
@@ -208,5 +213,6 @@ async def test_ten_quiet_minutes_and_ten_busy_ones_have_no_incident(tmp_path: Pa
                         await stack.stack.add(f"document {add} {n} " * 40, f"{n}.txt")
                 return time.monotonic() > until_
 
-            await until("ten minutes", over, deadline_s=700, every_s=0.5)
-            assert (await book(stack).incidents()).items == []
+            await until("the time is over", over, deadline_s=EACH_S + 100, every_s=0.5)
+            alarms = [i for i in (await book(stack).incidents()).items if i.severity != "info"]
+            assert alarms == []
