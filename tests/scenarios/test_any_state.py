@@ -23,6 +23,7 @@ from unjam.core.chunk import chunk_ids
 from unjam.core.document import RUNNING, Claim, State
 from unjam.core.outcome import Dead, Done, Outcome, Snooze
 from unjam.core.ports import Ledger, Queue, WorkerRef
+from unjam.pipeline.inline import InlineParser
 from unjam.pipeline.intake import Intake
 from unjam.pipeline.run import Tools
 from unjam.pipeline.sniff import sniff
@@ -125,7 +126,8 @@ class HeldWorker:
             await services.close()
 
     def _with_checkpoint(self, tools: Tools) -> Tools:
-        return replace(tools, checkpoint=self._checkpoint)
+        # How bytes are parsed is of no matter here, and a parsing parent costs a second each.
+        return replace(tools, checkpoint=self._checkpoint, parser=InlineParser())
 
 
 @dataclass

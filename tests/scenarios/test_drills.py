@@ -19,6 +19,7 @@ from unjam.testing.drills.report import Promise
 from unjam.testing.drills.scene import FOREIGN, clean_environment
 
 PAGE = 1000
+BY_COMMAND = "redis-flush"
 
 
 async def look_closely(scene: Scene) -> None:
@@ -68,7 +69,11 @@ async def ids_in(chroma_url: str) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    # The ordinary run plays this one through the command line, below.
+    [pytest.param(n, marks=pytest.mark.soak if n == BY_COMMAND else ()) for n in NAMES],
+)
 async def test_nothing_is_lost(name: str, tmp_path: Path) -> None:
     report = await run_drill(DRILLS[name], folder=tmp_path, inspect=look_closely)
     assert report.ok, str(report)
@@ -124,7 +129,7 @@ def test_the_command_prints_json_beside_live_settings(tmp_path: Path) -> None:
     live.mkdir()
     env = {**os.environ, "RAG_DATA_DIR": str(live), "RAG_REDIS_URL": "redis://127.0.0.1:1/5"}
     done = subprocess.run(
-        [sys.executable, "-m", "unjam.cli.main", "drill", "redis-flush", "--json", "--lang", "ko"],
+        [sys.executable, "-m", "unjam.cli.main", "drill", BY_COMMAND, "--json", "--lang", "ko"],
         env=env,
         capture_output=True,
         text=True,
@@ -135,6 +140,6 @@ def test_the_command_prints_json_beside_live_settings(tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert told["ok"] is True
     (drill,) = told["drills"]
-    assert (drill["name"], drill["lost"]) == ("redis-flush", 0)
+    assert (drill["name"], drill["lost"]) == (BY_COMMAND, 0)
     assert "준비됨" in done.stderr
     assert list(live.iterdir()) == []

@@ -572,6 +572,17 @@ def time_passes(tx: Tx) -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["memory", "rq"])
 def test_any_order_of_faults(ledger_url: str, valkey_server: Server, kind: str) -> None:
+    search(ledger_url, valkey_server, kind, 8 if ledger_url.startswith("sqlite") else 4)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["memory", "rq"])
+def test_any_order_of_faults_for_long(ledger_url: str, valkey_server: Server, kind: str) -> None:
+    search(ledger_url, valkey_server, kind, 100)
+
+
+def search(ledger_url: str, valkey_server: Server, kind: str, examples: int) -> None:
     urls = {
         "url": ledger_url,
         "queue_url": valkey_server.url if kind == "rq" else "",
@@ -580,7 +591,7 @@ def test_any_order_of_faults(ledger_url: str, valkey_server: Server, kind: str) 
     run_state_machine_as_test(
         type("Machine", (System,), urls),
         settings=settings(
-            max_examples=16 if ledger_url.startswith("sqlite") else 6,
+            max_examples=examples,
             stateful_step_count=40,
             deadline=None,
             phases=(Phase.explicit, Phase.generate),  # shrinking would take minutes
