@@ -227,6 +227,8 @@ class Claim:
     metadata: Mapping[str, Any]
     created_at: float
     claimed_at: float
+    stored: int = 0
+    """Chunks of this generation that an earlier claim saw stored; it may have stored more."""
 
 
 class ClaimKind(StrEnum):

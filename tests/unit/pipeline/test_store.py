@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,22 @@ async def test_equal_chunks_that_crowd_each_other_out_are_no_suspects() -> None:
     vectors = np.zeros((200, 8), dtype=np.float32)
     vectors[:, 0] = 1
     assert all([await writer.store(claim(), chunks, vectors) for _ in range(SAMPLE_EVERY)])
+
+
+async def test_a_resumed_document_writes_only_what_is_absent() -> None:
+    store = Forgetful()
+    chunks, vectors = window()
+    await VectorWriter(store).store(claim(), chunks[:3], vectors[:3])
+    written: list[str] = []
+    upsert = store.upsert
+
+    async def noted(collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
+        written.extend(row.chunk.text for row in rows)
+        await upsert(collection, rows, vectors)
+
+    store.upsert = noted  # type: ignore[method-assign]
+    again = replace(claim(), stored=2)
+    assert await VectorWriter(store).store(again, chunks, vectors)
+    assert written == ["text 3"]
+    assert await VectorWriter(store).store(again, chunks, vectors)
+    assert written == ["text 3"]

@@ -100,6 +100,7 @@ def _lease(tx: Tx, row: Row, worker: WorkerRef) -> Claim:
         metadata=json.loads(row.metadata),
         created_at=row.created_at,
         claimed_at=tx.now,
+        stored=row.progress_done,
     )
 
 
