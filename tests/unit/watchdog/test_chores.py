@@ -16,7 +16,6 @@ import pytest
 import sqlalchemy as sa
 
 from tests.fixtures.ledger import accepted, searchable
-from unjam.core.ports import Completed
 from unjam.observe.stats import zone_of
 from unjam.queue.memory import MemoryQueue
 from unjam.queue.rq_queue import RqQueue
@@ -194,23 +193,3 @@ async def test_upkeep_trims_until_nothing_is_old(book: SqlLedger) -> None:
         conn.execute(sa.update(schema.events).values(at=1.0))
     await Upkeep(book, slice_=4)()
     assert await book.events(None) == []
-
-
-async def test_completions_of_a_million_documents_cost_a_day_of_minutes(book: SqlLedger) -> None:
-    """What the chore reads grows with minutes and lanes, never with documents."""
-    now = int(time.time() // 60)
-    rows = [
-        {"minute": now - n, "queue": q, "jobs": 700, "duration_s": 1.0}
-        for n in range(1440)
-        for q in ("rag_processing", "rag_high", "rag_low", "rag_large_docs")
-    ]
-    with book._dialect.writer().begin() as conn:
-        conn.execute(sa.insert(schema.completions), rows)
-    queue = MemoryQueue()
-    mirror = StatsMirror(book, queue, SEOUL)
-    await mirror()
-    began = time.perf_counter()
-    await mirror()
-    assert time.perf_counter() - began < 0.2
-    found = await book.completions(now, now + 1)
-    assert found[0] == Completed(now, "rag_high", 700, 1.0)
