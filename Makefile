@@ -28,8 +28,10 @@ up: setup ## start everything and serve it until Ctrl-C
 	@$(VENV)/bin/unjam up $(ARGS)
 
 test: setup ## all tests except the long ones, under ten minutes
-	@$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "not soak and not alone" $(ARGS)
-	@$(if $(ARGS),true,$(PYTEST) -m alone)
+	@failed=0; \
+	$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "not soak and not alone" $(ARGS) || failed=$$?; \
+	$(if $(ARGS),true,$(PYTEST) -m alone) || failed=$$?; \
+	exit $$failed
 
 check: setup ## lint, format, types, import directions, file lengths, notices, docs
 	@$(PY) -m ruff check .
