@@ -13,7 +13,7 @@ CLEAN_ENV = env $$(env | sed -nE 's/^((OPENAI|RAG|SLACK)_[A-Za-z0-9_]*|ADMIN_TOK
 PYTEST = $(CLEAN_ENV) $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check soak bench lock docs
+.PHONY: help setup demo up test thorough check soak bench lock docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' Makefile
@@ -27,11 +27,14 @@ demo: setup ## the whole system on free ports in a temporary folder, shown at wo
 up: setup ## start everything and serve it until Ctrl-C
 	@$(VENV)/bin/unjam up $(ARGS)
 
-test: setup ## all tests except the long ones, under ten minutes
+test: setup ## all tests except the longer ones, under ten minutes
 	@failed=0; \
-	$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "not soak and not alone" $(ARGS) || failed=$$?; \
+	$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "not soak and not thorough and not alone" $(ARGS) || failed=$$?; \
 	$(if $(ARGS),true,$(PYTEST) -m alone) || failed=$$?; \
 	exit $$failed
+
+thorough: setup ## many faults through the whole house, some minutes more; CI runs them, too
+	@$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "thorough and not soak and not alone" $(ARGS)
 
 check: setup ## lint, format, types, import directions, file lengths, notices, docs
 	@$(PY) -m ruff check .

@@ -37,6 +37,8 @@ from unjam.testing.wait import until
 from unjam.worker.identity import process_identity
 from unjam.worker.worker import Worker, WorkerOptions
 
+pytestmark = pytest.mark.thorough
+
 DEADLINE_S = 30.0
 ELSEWHERE = WorkerRef("elsewhere.1.1", "elsewhere", 1, "1", "worker")
 ENDED_AT = (Step.FLIPPED, Step.FINISHED)

@@ -18,6 +18,8 @@ from unjam.testing.drills import DRILLS, DrillReport, Scene, run_drill
 from unjam.testing.drills.report import Promise
 from unjam.testing.drills.scene import FOREIGN, clean_environment
 
+pytestmark = pytest.mark.thorough
+
 PAGE = 1000
 BY_COMMAND = "redis-flush"
 

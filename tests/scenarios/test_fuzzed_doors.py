@@ -19,7 +19,7 @@ from unjam.testing.wait import until
 from unjam.web.server import create_dashboard_app
 from unjam.worker.embedded import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(240)]
 
 ADMIN = "operators-token"
 

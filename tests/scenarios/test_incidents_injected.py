@@ -22,7 +22,7 @@ from unjam.testing.embedded_stack import EmbeddedStack
 from unjam.testing.wait import until, until_ended
 from unjam.watchdog.report import FIELDS, as_markdown, make_report
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(420)]
 
 NOTICED_S = 5.0
 STATISTICAL_S = 30.0

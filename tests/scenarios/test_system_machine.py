@@ -45,6 +45,8 @@ from unjam.stores.memory_vectors import MemoryVectors
 from unjam.watchdog.reconcile import Reconciler
 from unjam.worker.embedded import Server
 
+pytestmark = pytest.mark.thorough
+
 CAP = 6
 TICKS = 30
 COLLECTION = PIN.fingerprint.collection

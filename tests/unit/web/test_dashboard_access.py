@@ -209,6 +209,7 @@ async def many(house: TestHouse) -> TestHouse:
     return house
 
 
+@pytest.mark.thorough
 async def test_the_list_is_quick_among_100_000(many: TestHouse) -> None:
     async for web in run_web(many):
         async with await board(web) as http:
