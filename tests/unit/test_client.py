@@ -174,7 +174,7 @@ async def test_problems_come_back_as_our_errors(web: Web, client: Client) -> Non
 async def test_hints_come_in_the_language_asked_for(web: Web) -> None:
     with pytest.raises(NotFound) as caught:
         await call(Client(web.url, lang="ko").get, "nobody1")
-    assert "확인" in caught.value.hint
+    assert "문서는" in caught.value.hint
 
 
 async def test_a_client_is_shared_by_threads(client: Client) -> None:

@@ -41,6 +41,7 @@ def test_every_error_has_a_status_and_none_is_forgotten() -> None:
         "DocumentFailed": 500,
         "LeaseLost": 409,
         "SetupError": 500,
+        "WorkerUnfit": 500,
         "LedgerVersionError": 500,
     }
 
