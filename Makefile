@@ -30,11 +30,14 @@ up: setup ## start everything and serve it until Ctrl-C
 test: setup ## all tests except the longer ones, under ten minutes
 	@failed=0; \
 	$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "not soak and not thorough and not alone" $(ARGS) || failed=$$?; \
-	$(if $(ARGS),true,$(PYTEST) -m alone) || failed=$$?; \
+	$(if $(ARGS),true,$(PYTEST) -m "alone and not thorough") || failed=$$?; \
 	exit $$failed
 
 thorough: setup ## many faults through the whole house, some minutes more; CI runs them, too
-	@$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "thorough and not soak and not alone" $(ARGS)
+	@failed=0; \
+	$(PYTEST) -n $(JOBS) --maxprocesses 4 --dist worksteal -m "thorough and not soak and not alone" $(ARGS) || failed=$$?; \
+	$(if $(ARGS),true,$(PYTEST) -m "alone and thorough") || failed=$$?; \
+	exit $$failed
 
 check: setup ## lint, format, types, import directions, file lengths, notices, docs
 	@$(PY) -m ruff check .

@@ -9,7 +9,7 @@ import pytest
 
 from tests.runbook.house import House, block, corrected, line, until
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.thorough, pytest.mark.alone, pytest.mark.slow]
 EXECUTED = "RAG queue auto-recovery executed"
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.runbook.house import House, block, corrected, line, until
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.thorough, pytest.mark.alone, pytest.mark.slow]
 REFUSED = "CANNOT-BE-EMBEDDED"
 
 

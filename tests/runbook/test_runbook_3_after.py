@@ -10,7 +10,7 @@ import pytest
 from tests.fixtures.promtool import PROMTOOL
 from tests.runbook.house import RUNBOOK, House, block, blocks, corrected, line, until
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.thorough, pytest.mark.alone, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = (
     "stagnation_start_time",

@@ -28,6 +28,8 @@ from unjam.testing.drills import DrillReport, Scene
 from unjam.testing.drills.scene import clean_environment, scene_of
 from unjam.testing.wait import until_ended
 
+pytestmark = pytest.mark.thorough
+
 CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 HEALTHY = 80
 PEAK_BYTES = 4 * 1024 * MIB

@@ -10,7 +10,7 @@ import pytest
 from tests.fixtures.outage import Scene
 from unjam.testing.wait import until, until_ended
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(180)]
 
 NO_ATTEMPTS = {"errors": 0, "deaths": 0, "throttles": 0}
 

@@ -16,7 +16,7 @@ from unjam.stores.ledger import SqlLedger
 from unjam.testing.embedded_stack import EmbeddedStack
 from unjam.testing.wait import until, until_ended
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 
 
 def free_port() -> int:
