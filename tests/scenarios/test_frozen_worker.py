@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from unjam.core.chunk import chunk_ids
 from unjam.core.document import RUNNING, State
 from unjam.core.events import EventKind
@@ -15,6 +17,8 @@ from unjam.core.lease import LEASE_S
 from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.stack import Stack
 from unjam.testing.wait import until, until_ended
+
+pytestmark = pytest.mark.thorough
 
 
 def text(word: str) -> str:

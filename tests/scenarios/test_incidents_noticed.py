@@ -25,7 +25,7 @@ SLACK_S = 3.0
 EACH_S = float(os.environ.get("QUIET_SECONDS") or 600)
 """Of the quiet run, and of the busy one."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 
 
 def book(stack: EmbeddedStack) -> SqlLedger:

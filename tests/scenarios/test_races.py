@@ -26,6 +26,8 @@ from unjam.stores.ledger.tx import Tx
 from unjam.testing.stack import Stack
 from unjam.testing.wait import until, until_ended
 
+pytestmark = pytest.mark.thorough
+
 DOCUMENTS = 16
 CHANGES = 7  # of each document
 WORDS = 400  # of a text: about ten chunks

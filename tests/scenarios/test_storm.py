@@ -8,6 +8,8 @@ import pytest
 
 from unjam.testing.storm import Storm, StormPlan, storm_or_raise
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
