@@ -8,7 +8,6 @@ are what users wait for after a kill. The supervisor keeps one of these; it read
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import os
 import sys
@@ -57,8 +56,9 @@ async def _load(parser: SandboxParser, settings: Settings) -> None:
 
 def _tokenizer(settings: Settings) -> str:
     if not settings.uses_local_model:
-        # A second of imports, which the first request would wait for.
-        importlib.import_module("unjam.embedding.openai")
+        from unjam.embedding.openai import load_sdk
+
+        load_sdk()  # the first request would wait for it
     return tokenizer_spec(current_pin(settings, start_values(settings)))
 
 

@@ -50,6 +50,11 @@ _REFUSALS = frozenset({400, 413, 422})
 _OVERLOADED = frozenset({408, 503, 504})
 
 
+def load_sdk() -> Any:
+    """The SDK: half a second of imports, so in a thread, and only where texts are embedded."""
+    return importlib.import_module("openai")
+
+
 class OpenAIProvider:
     """Provider over one endpoint and model, for one lane of one process.
 
@@ -113,8 +118,7 @@ class OpenAIProvider:
     async def _connect(self) -> None:
         if self._client is not None:
             return
-        # 0.5 s of imports: in a thread, and only where texts are embedded.
-        self._sdk = await asyncio.to_thread(importlib.import_module, "openai")
+        self._sdk = await asyncio.to_thread(load_sdk)
         if self._client is None:
             self._client = self._sdk.AsyncOpenAI(
                 api_key="per request",
