@@ -12,7 +12,7 @@ from unjam.core.document import State
 from unjam.core.errors import DependencyDown, SetupError
 from unjam.core.outcome import Dead, Snooze
 from unjam.core.vitals import Vitals
-from unjam.stores.ledger import SqlLedger
+from unjam.stores.ledger import SqlLedger, deaths
 from unjam.stores.ledger.reader import LedgerReader
 
 LANES = ["rag_processing"]
@@ -63,6 +63,12 @@ async def test_a_death_is_told_once(ledger: SqlLedger) -> None:
     assert vitals.deaths[0].evidence["worker"] == WORKER.id
     assert set(vitals.died) == {WORKER.id}
     assert (await ledger.vitals(LANES, vitals.last_event)).deaths == ()
+
+
+def test_a_death_is_forgotten_though_nobody_died_since() -> None:
+    noted = '{"before the boot": 2000.0, "long ago": 985.0, "now": 995.0}'
+    assert deaths.lately(noted, 1000.0) == {"now": 5.0}
+    assert deaths.lately(None, 1000.0) == {}
 
 
 async def test_a_redis_that_lost_its_data_is_remembered(ledger: SqlLedger) -> None:

@@ -24,6 +24,8 @@ from unjam.stores.memory_cache import MemoryVectorCache
 from unjam.testing.governor_load import measure
 from unjam.testing.openai_process import FakeOpenAI
 
+pytestmark = pytest.mark.thorough
+
 
 async def test_two_processes_use_their_groups_limit_and_do_not_exceed_it(
     fake_openai: FakeOpenAI, redis_url: str

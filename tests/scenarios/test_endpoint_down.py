@@ -10,7 +10,7 @@ from tests.fixtures.outage import Scene, off
 from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.wait import until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.alone, pytest.mark.thorough, pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize("fault", ["503", "drop"])

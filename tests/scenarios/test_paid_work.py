@@ -12,6 +12,8 @@ from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.stack import Stack
 from unjam.testing.wait import until, until_ended
 
+pytestmark = pytest.mark.thorough
+
 BATCH = 32
 CONCURRENCY = 3
 

@@ -14,7 +14,7 @@ from unjam.core.errors import DependencyDown
 from unjam.queue.rq_queue import RqQueue
 from unjam.testing.wait import until, until_ended
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(180)]
 
 
 async def fill(valkey: OwnValkey) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from unjam.core.document import State
 from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.stack import Stack
 from unjam.testing.wait import until, until_ended
+
+pytestmark = pytest.mark.thorough
 
 DOCUMENTS = 20
 PAUSE_S = 7.0

@@ -204,7 +204,7 @@ def _deaths(facts: Facts, history: History) -> Iterator[Symptom]:
                 told[death.seq] = death
                 moments.setdefault(str(death.evidence.get("worker")), death.at)
         exits |= f.vitals.exits
-    times = sorted(moments.values())
+    times = sorted(at for at in moments.values() if facts.at - at <= LOOP_S)
     apart_enough = [t for n, t in enumerate(times) if n == 0 or t - times[n - 1] > 1.0]
     if len(apart_enough) >= LOOP_DEATHS:
         how = _how(facts, history, [exits[w] for w in moments if w in exits])

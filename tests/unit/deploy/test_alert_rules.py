@@ -418,6 +418,7 @@ def test_the_rules_are_sound() -> None:
     assert f"{len(ALERTS)} rules found" in done.stdout
 
 
+@pytest.mark.thorough
 def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
     run_cases(RULES, CASES, tmp_path)
 

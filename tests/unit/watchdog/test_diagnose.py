@@ -184,6 +184,18 @@ def test_three_deaths_at_three_moments_are_a_loop_and_say_how() -> None:
     assert "SIGSEGV" in only.evidence[0].en and "SIGSEGV" in only.evidence[0].ko
 
 
+def test_a_loop_is_over_a_minute_after_its_deaths() -> None:
+    """However the ledger goes on to tell of them."""
+    looks = rounds(n=40)
+    began = looks[0].at
+
+    def change(f: Facts) -> Facts:
+        return vitals(f, died={f"host.{50 + n}.1": f.at - began + 3.0 * n for n in range(3)})
+
+    assert [d.cause for d in found([change(f) for f in looks[:20]])] == ["workers_crash_looping"]
+    assert found([change(f) for f in looks]) == []
+
+
 def test_a_loop_for_want_of_memory_says_so() -> None:
     (only,) = found(broken(lambda f: host(_dying(f), oom_kills=3), after=1))
     assert only.cause == "workers_crash_looping"

@@ -36,7 +36,7 @@ from unjam.stores.ledger.tx import Tx
 
 _d = schema.documents
 _leased = sa.text("worker <> ''")
-_MEMORY = "deaths"
+MEMORY = "deaths"
 _LONGEST_WAIT_S = 16.0
 FORGET_PROCESS_S = 3600.0
 """A process that has not been heard of for this long leaves the list."""
@@ -121,14 +121,21 @@ def _at_once(tx: Tx, died: set[str]) -> bool:
 def _remember(tx: Tx, died: set[str]) -> set[str]:
     """Note who died now; everybody who died within ``QUIET_S``."""
     table = schema.meta
-    noted = tx.execute(sa.select(table.c.value).where(table.c.key == _MEMORY)).scalar()
+    noted = tx.execute(sa.select(table.c.value).where(table.c.key == MEMORY)).scalar()
+    before = {w: tx.lease_now - age_s for w, age_s in lately(noted, tx.lease_now).items()}
+    # A worker taken for dead twice (its lease ran out, then it ended) died the first time.
+    now = dict.fromkeys(sorted(died), tx.lease_now) | before
+    tx.upsert(table, [{"key": MEMORY, "value": json.dumps(now)}], update=("value",))
+    return set(now)
+
+
+def lately(noted: str | None, lease_now: float) -> dict[str, float]:
+    """Worker → age of its death in seconds, of those within ``QUIET_S``. *noted*: as meta has it,
+    where older ones stand until the next death."""
     deaths: dict[str, float] = json.loads(noted) if noted else {}
     # The lease clock of SQLite begins anew at a boot: a time to come is one of before.
-    lately = {w: at for w, at in deaths.items() if 0 <= tx.lease_now - at <= QUIET_S}
-    # A worker taken for dead twice (its lease ran out, then it ended) died the first time.
-    lately = dict.fromkeys(sorted(died), tx.lease_now) | lately
-    tx.upsert(table, [{"key": _MEMORY, "value": json.dumps(lately)}], update=("value",))
-    return set(lately)
+    ages = {worker: lease_now - at for worker, at in deaths.items()}
+    return {worker: age_s for worker, age_s in ages.items() if 0 <= age_s <= QUIET_S}
 
 
 def _take_away(tx: Tx, row: Row, scene: _Scene) -> Ticket | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from unjam.core.events import EventKind
 from unjam.core.ports import Completed
 from unjam.core.vitals import Paid, Running, Standing, Vitals, WorkerDeath
 from unjam.stores import schema
-from unjam.stores.ledger import backlog, dependencies, reads
+from unjam.stores.ledger import backlog, deaths, dependencies, reads
 from unjam.stores.ledger.dialect import Postgres, Sqlite
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def look(conn: Connection, dialect: Sqlite | Postgres, lanes: Sequence[str], aft
         oldest.setdefault(standing.lane, standing.since)
     counts = reads.state_counts(conn)
     held = sum(counts[state] for state in RUNNING)
-    died = _died(notes, lease_now)
+    died = deaths.lately(notes.get(deaths.MEMORY), lease_now)
     return Vitals(
         ledger_id=notes.get("ledger_id", ""),
         now=now,
@@ -109,12 +109,6 @@ def _meta(conn: Connection) -> dict[str, str]:
     table = schema.meta
     rows = conn.execute(sa.select(table.c.key, table.c.value)).all()
     return {str(row.key): str(row.value) for row in rows}
-
-
-def _died(notes: Mapping[str, str], lease_now: float) -> dict[str, float]:
-    """As ``deaths`` keeps them: for the last ten seconds."""
-    known: dict[str, float] = json.loads(notes.get("deaths") or "{}")
-    return {worker: lease_now - at for worker, at in known.items() if at <= lease_now}
 
 
 _standing = sa.select(_d.c.id, _d.c.lane, _d.c.user_id, _d.c.size_bytes, _d.c.updated_at)
