@@ -1,5 +1,11 @@
 """Shared fixtures live in ``tests/fixtures``, one module per real server."""
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a script: children would inherit a Ctrl-C that does nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 pytest_plugins = [
     "tests.fixtures.ledger",
     "tests.fixtures.valkey",

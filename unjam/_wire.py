@@ -25,6 +25,7 @@ from unjam.core.errors import (
 if TYPE_CHECKING:
     import httpx
 
+_FIRST_GROUP_FILES = 8
 _GROUP_FILES = 50
 _GROUP_BYTES = 8 * 1_048_576
 _ERRORS: Mapping[int, type[UnjamError]] = {404: NotFound, 409: Conflict, 413: TooLarge}
@@ -161,13 +162,14 @@ class _Unsized:
 
 
 def groups_of(sources: Iterable[Source]) -> Iterator[list[Source]]:
+    """Small files share requests. The first ones are short, so that workers begin early."""
     group: list[Source] = []
-    total = 0
+    total, most = 0, _FIRST_GROUP_FILES
     for source in sources:
         size = _size(source)
-        if group and (len(group) >= _GROUP_FILES or total + size > _GROUP_BYTES):
+        if group and (len(group) >= most or total + size > _GROUP_BYTES):
             yield group
-            group, total = [], 0
+            group, total, most = [], 0, min(_GROUP_FILES, most * 2)
         group.append(source)
         total += size
     if group:

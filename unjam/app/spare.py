@@ -8,6 +8,7 @@ are what users wait for after a kill. The supervisor keeps one of these; it read
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import sys
@@ -56,9 +57,7 @@ async def _load(parser: SandboxParser, settings: Settings) -> None:
 
 def _tokenizer(settings: Settings) -> str:
     if not settings.uses_local_model:
-        from unjam.embedding.openai import load_sdk
-
-        load_sdk()  # the first request would wait for it
+        importlib.import_module("httpx")  # the first request would wait for it
     return tokenizer_spec(current_pin(settings, start_values(settings)))
 
 

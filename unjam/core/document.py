@@ -64,7 +64,7 @@ def is_legal(source: State, target: State) -> bool:
     return target in LEGAL_MOVES[source]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fingerprint:
     """What decides an embedding's value; equal fingerprints mean interchangeable vectors."""
 
@@ -75,7 +75,7 @@ class Fingerprint:
     role_prefix: str = ""  # prepended to passages, e.g. "passage: "
     sanitiser: int = 1
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hex digits; names the vector collection and keys the embedding cache."""
         return _digest(asdict(self))[:12]

@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO
 
 import structlog
@@ -34,7 +35,6 @@ _LEVELS: Mapping[str, str] = {"critical": "ERROR", "exception": "ERROR", "warn":
 _LOUD_LIBRARIES = (
     "httpx",
     "httpcore",
-    "openai",
     "urllib3",
     "uvicorn.access",
     "chromadb",
@@ -124,7 +124,15 @@ _SECRET_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
         r"\1***",
     ),
 )
+_MAYBE_SECRET = re.compile(r"(?i)://|bearer|basic|sk-|hooks\.|key|token|password|secret")
+"""What every shape holds a piece of: most values are looked at once."""
+
 _LEAST_SECRET = 6  # shorter values would cut ordinary words
+
+
+@lru_cache(maxsize=1024)
+def _names_secret(key: str) -> bool:
+    return _SECRET_NAMES.search(key) is not None
 
 
 class _Redactor:
@@ -135,12 +143,12 @@ class _Redactor:
 
     def __call__(self, _logger: Any, _method: str, event: Event) -> Event:
         for key, value in event.items():
-            event[key] = "***" if _SECRET_NAMES.search(key) else self._cut(value)
+            event[key] = "***" if _names_secret(key) else self._cut(value)
         return event
 
     def _cut(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(k): "***" if _SECRET_NAMES.search(str(k)) else self._cut(v)
+            return {str(k): "***" if _names_secret(str(k)) else self._cut(v)
                     for k, v in value.items()}  # fmt: skip
         if isinstance(value, list | tuple | set | frozenset):
             return [self._cut(v) for v in value]
@@ -149,8 +157,9 @@ class _Redactor:
         text = str(value)
         for secret in self._values:
             text = text.replace(secret, "***")
-        for shape, instead in _SECRET_SHAPES:
-            text = shape.sub(instead, text)
+        if _MAYBE_SECRET.search(text):
+            for shape, instead in _SECRET_SHAPES:
+                text = shape.sub(instead, text)
         return text
 
 

@@ -50,6 +50,8 @@ _BUFFER_BYTES = 256 << 10
 
 
 TOGETHER_BYTES = 1 << 20
+LEAST_WEIGHT = 16 << 10
+"""Small texts share a child up to 1 MiB, and up to 64 of them: a fork costs what ten of them do."""
 SMALL_BYTES = 256 << 10
 _TEXTS = frozenset({PLAIN, MARKDOWN, CSV, JSON, SOURCE, FAULT})
 
@@ -83,7 +85,9 @@ class SandboxParser:
         self._rest_until = 0.0
         self._unfit = ""
         self._small = Coalescer(
-            self._together, max_weight=TOGETHER_BYTES, weight=lambda j: max(j.size_bytes, 65_536)
+            self._together,
+            max_weight=TOGETHER_BYTES,
+            weight=lambda j: max(j.size_bytes, LEAST_WEIGHT),
         )
 
     @property

@@ -29,7 +29,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,6 +47,7 @@ _NAME = b"unjam parse"
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 1, 15, 38
 _STDERR_TAIL = 2_000
 _OPEN_FILES = 64
+_JOB_FIELDS = tuple(field.name for field in fields(ParseJob))
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class _Child:
 
 
 def encode_job(job: ParseJob) -> dict[str, Any]:
-    return {**asdict(job), "path": str(job.path)}
+    return {**{name: getattr(job, name) for name in _JOB_FIELDS}, "path": str(job.path)}
 
 
 def encode_chunk(chunk: Chunk) -> list[Any]:

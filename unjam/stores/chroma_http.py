@@ -1,25 +1,37 @@
 """Chroma's HTTP API, version 2, as far as it is needed, without the ``chromadb`` package.
 
 Importing that package takes 0.6–1.9 s and 100 MB in every process that stores or searches, and
-its client sends no more per second. The server calls itself "1.0.0" whatever its release, so what
+its client sends no more per second; ``httpcore``, the transport of ``httpx``, takes a third of
+that one's CPU for a call. The server calls itself "1.0.0" whatever its release, so what
 it can do is read from ``/api/v2/pre-flight-checks``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
-import httpx
+import httpcore
 import orjson
 
 from unjam.core.errors import DependencyDown
 
 CODE = "vector_store_down"
+CONNECT_S = 3.0
 _BASE = "/api/v2/tenants/default_tenant/databases/default_database/collections"
+
+
+_FAILURES = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
 
 
 class CollectionGone(Exception):
@@ -41,14 +53,11 @@ class ChromaHttp:
     """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
-        self._url = url.rstrip("/")
-        self._client = httpx.AsyncClient(
-            base_url=self._url,
-            headers={"content-type": "application/json", **(headers or {})},
-            timeout=httpx.Timeout(None, connect=3.0),
-            limits=httpx.Limits(max_connections=16, max_keepalive_connections=8),
-            trust_env=False,  # a proxy of the environment must not catch loopback calls
-        )
+        self._url, login = _without_login(url.rstrip("/"))
+        given = {"content-type": "application/json", **login, **(headers or {})}
+        self._headers = [(name.encode(), value.encode()) for name, value in given.items()]
+        # No proxy of the environment: it must not catch loopback calls.
+        self._pool = httpcore.AsyncConnectionPool(max_connections=16, max_keepalive_connections=8)
         self._limits: Limits | None = None
 
     async def ping(self, timeout_s: float) -> None:
@@ -103,7 +112,7 @@ class ChromaHttp:
         return await self._call("POST", f"{_BASE}/{collection_id}/{verb}", body, timeout_s)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._pool.aclose()
 
     async def _call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
         try:
@@ -111,38 +120,57 @@ class ChromaHttp:
                 response = await self._send(method, path, body)
         except TimeoutError:
             raise self._down(f"did not answer within {timeout_s:g} s") from None
-        except httpx.HTTPError as e:
+        except _FAILURES as e:
             self._limits = None  # it may come back as another release
             raise self._down(str(e) or type(e).__name__) from None
-        if response.is_success:
+        if 200 <= response.status < 300:
             return self._parse(response)
         raise self._refusal(response)
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> httpx.Response:
-        try:
-            return await self._client.request(method, path, content=body)
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-            # A kept connection of a server that has restarted since. All calls are idempotent.
-            return await self._client.request(method, path, content=body)
+    async def _send(self, method: str, path: str, body: bytes | None) -> httpcore.Response:
+        async def once() -> httpcore.Response:
+            return await self._pool.request(
+                method,
+                self._url + path,
+                headers=self._headers,
+                content=body,
+                extensions={"timeout": {"connect": CONNECT_S}},
+            )
 
-    def _parse(self, response: httpx.Response) -> Any:
+        try:
+            return await once()
+        except (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError):
+            # A kept connection of a server that has restarted since. All calls are idempotent.
+            return await once()
+
+    def _parse(self, response: httpcore.Response) -> Any:
         try:
             return orjson.loads(response.content)
         except orjson.JSONDecodeError:
             raise self._down("answered something that is not JSON") from None
 
-    def _refusal(self, response: httpx.Response) -> Exception:
-        message = response.text[:300]
+    def _refusal(self, response: httpcore.Response) -> Exception:
+        message = response.content.decode("utf-8", "replace")[:300]
         try:
             raw = orjson.loads(response.content)
             message = str(cast(Mapping[str, Any], raw).get("message", message))[:300]
         except (orjson.JSONDecodeError, AttributeError):
             pass
-        if response.status_code == 404 and "ollection" in message:
+        if response.status == 404 and "ollection" in message:
             return CollectionGone(message)
-        if response.status_code == 400 and "dimension" in message:
+        if response.status == 400 and "dimension" in message:
             return DependencyDown(message, code="embedding_dimension_changed", retry_after_s=30.0)
-        return self._down(f"answered {response.status_code}: {message}")
+        return self._down(f"answered {response.status}: {message}")
 
     def _down(self, what: str) -> DependencyDown:
         return DependencyDown(f"Chroma at {self._url} {what}", code=CODE)
+
+
+def _without_login(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without ``user:password@``, and the header that says the same."""
+    place = urlsplit(url)
+    if place.username is None:
+        return url, {}
+    login = f"{unquote(place.username)}:{unquote(place.password or '')}"
+    clean = place._replace(netloc=place.netloc.rpartition("@")[2]).geturl()
+    return clean, {"authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,12 @@ TAKE_AT_ONCE = 32
 IDLE_WAIT_S = 1.0
 PAUSE_S = 0.5
 """Between tries while queue or ledger are away."""
+
+GATHER_S = 0.005
+"""Documents that shared an upsert end within milliseconds: one round trip fills their places."""
+
+CROWDED_S = 0.1
+"""Between tries for more, while the whole system's cap leaves this process no further slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,8 @@ class Worker:
         self._alone = ""
         self._large = 0
         self._takes = 0
+        self._ceiling: int | None = None  # what the system's cap left us, …
+        self._crowded_until = 0.0  # … and when to see whether it leaves more
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._breakers = breakers or Breakers(ledger, {})
@@ -78,8 +87,11 @@ class Worker:
 
     @property
     def _room(self) -> int:
-        """Documents that may be in flight now."""
-        return self._pressure.allow(self._options.in_flight)
+        """Documents that may begin now."""
+        room = self._pressure.allow(self._options.in_flight) - len(self._tasks)
+        if self._ceiling is not None and time.monotonic() < self._crowded_until:
+            room = min(room, self._ceiling - len(self._tasks))
+        return max(0, room)
 
     def stop(self) -> None:
         """Begin to drain. Safe to call from a signal handler of the loop, and twice."""
@@ -116,9 +128,7 @@ class Worker:
             return
         tickets = await self._take()
         if tickets is None:
-            self._freed.clear()
-            if len(self._tasks) >= self._room and not self._stopping.is_set():
-                await self._freed.wait()
+            await self._wait_for_room()
         elif tickets:
             await self._claim(tickets)
         else:
@@ -126,8 +136,8 @@ class Worker:
 
     async def _take(self) -> list[Ticket] | None:
         """Tickets in hand; None when this process is full."""
-        room = min(self._room - len(self._tasks), TAKE_AT_ONCE)
-        if room <= 0:
+        room = min(self._room, TAKE_AT_ONCE)
+        if not room:
             return None
         self._takes += 1
         lanes = self._open_lanes()
@@ -140,6 +150,17 @@ class Worker:
             order = serving_order(small, self._takes)
             tickets += await self._queue.take(order, room - len(tickets), self._me.id)
         return tickets
+
+    async def _wait_for_room(self) -> None:
+        """Until a document ends, or it is time to see whether others left a slot."""
+        self._freed.clear()
+        if self._room or self._stopping.is_set():
+            return
+        patience_s = self._crowded_until - time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s if patience_s > 0 else None):
+                await self._freed.wait()
+                await asyncio.sleep(GATHER_S)
 
     def _open_lanes(self) -> list[str]:
         """Those that no person paused. (The ledger refuses claims of the others, too.)"""
@@ -171,7 +192,16 @@ class Worker:
             await self._queue.discard(by_kind[ClaimKind.STALE], self._me.id)
         if by_kind[ClaimKind.NO_SLOT]:
             await self._queue.put_back(by_kind[ClaimKind.NO_SLOT], self._me.id)
-            await self._pause(0.1)
+        self._learn_ceiling(crowded=bool(by_kind[ClaimKind.NO_SLOT]))
+
+    def _learn_ceiling(self, *, crowded: bool) -> None:
+        """Whoever was refused a slot takes no more than it has, so that tickets are not carried to
+        and fro; what ends here makes room here at once."""
+        if crowded:
+            self._ceiling = len(self._tasks)
+            self._crowded_until = time.monotonic() + CROWDED_S
+        elif time.monotonic() >= self._crowded_until:
+            self._ceiling = None
 
     async def _idle(self) -> None:
         lanes = [x for x in self._open_lanes() if x != LARGE or self._large == 0]
