@@ -1,10 +1,10 @@
 # `make help` lists the targets. PYTHON= names the interpreter, VENV= the environment,
-# ARGS= goes to the command, JOBS= is the number of test processes.
+# ARGS= goes to the command, JOBS= is the number of test processes, BENCH= is one of bench/.
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
 JOBS ?= 3
-BENCH ?= $(shell grep -l '^if __name__' bench/*.py)
+BENCH ?=
 PY := $(VENV)/bin/python
 export PYTHON
 
@@ -49,8 +49,8 @@ check: setup ## lint, format, types, import directions, file lengths, notices, d
 soak: setup ## the long tests (SEED= and SECONDS= are the storm's)
 	@$(PYTEST) --timeout 3600 -m soak $(ARGS) || { [ $$? = 5 ] && echo "there are no long tests yet"; }
 
-bench: setup ## run the measurements (BENCH= names some of bench/*.py)
-	@for script in $(BENCH); do echo "== $$script"; $(CLEAN_ENV) $(PY) $$script $(ARGS) || exit 1; done
+bench: setup ## run all measurements, modestly (BENCH= names one, ARGS= are its options)
+	@$(CLEAN_ENV) $(PY) -m bench $(BENCH) $(ARGS)
 
 lock: ## write the lock files anew (ARGS=--upgrade for newest versions)
 	@scripts/lock.sh $(ARGS)

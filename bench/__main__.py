@@ -1,6 +1,6 @@
 """``make bench``: every benchmark in turn; each is a program of its own with its own options.
 
-python -m bench            all of them
+python -m bench            all of them, those of MODEST smaller than by themselves
 python -m bench rivals …   one, with its options
 """
 
@@ -11,6 +11,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+NOT_ALONE = ("__main__", "queue_roles")
+"""They have a main of their own and are no benchmarks."""
+
+MODEST = {
+    "idle": "--documents 100000",
+    "ledger": "--documents 100000",
+    "order": "--documents 20000",
+    "recovery": "--rounds 3",
+    "governor": "--minute 20 --minutes 3 --limit 200",
+    "latency": "--seconds 10 --vectors 20000",
+    "memory": "--large-mb 50",
+    "rivals": "--files 300",
+}
+"""What takes many minutes with its own defaults, in about one."""
+
 
 def benches() -> list[str]:
     """Modules of this folder that can be run."""
@@ -18,7 +33,7 @@ def benches() -> list[str]:
     return sorted(
         path.stem
         for path in here.glob("*.py")
-        if path.stem != "__main__" and '__name__ == "__main__"' in path.read_text()
+        if path.stem not in NOT_ALONE and '__name__ == "__main__"' in path.read_text()
     )
 
 
@@ -32,7 +47,12 @@ def main() -> int:
         sys.argv = sys.argv[1:]
         runpy.run_module(f"bench.{name}", run_name="__main__", alter_sys=True)
         return 0
-    failed = [n for n in names if subprocess.run([sys.executable, "-m", f"bench.{n}"]).returncode]
+    failed: list[str] = []
+    for name in names:
+        more = MODEST.get(name, "").split()
+        print(f"\n== {' '.join([name, *more])}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"bench.{name}", *more]).returncode:
+            failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))

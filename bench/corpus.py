@@ -1,14 +1,19 @@
-"""A deterministic corpus of small text files, English and Korean: the same bytes on every machine."""
+"""Deterministic corpora, English and Korean: the same bytes on every machine."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from unjam.testing.pdf import korean_pdf
 
 SMALL_BYTES = 2_000
 LARGE_BYTES = 60_000
 LARGE_SHARE = 0.05
+GIANT_BYTES = 2_000_000
+PDF_PAGES = 10
 
 
 def words(text: str) -> list[str]:
@@ -72,17 +77,51 @@ def text_of(number: int, size_bytes: int) -> str:
     return "".join(out)
 
 
-def make_corpus(folder: Path, files: int) -> Corpus:
-    """Write *files* text files: 5 % of 60 KB, spread evenly, the others of 2 KB."""
+def make_corpus(folder: Path, files: int, kind: str = "small", first: int = 0) -> Corpus:
+    """Write *files* files of a *kind* of KINDS, numbered from *first*; no two are equal."""
     folder.mkdir(parents=True, exist_ok=True)
-    every = round(1 / LARGE_SHARE)
     total = characters = 0
-    for number in range(files):
-        # every + 1: large files fall on English and Korean numbers in turn
-        large = number % (every + 1) == every
-        text = text_of(number, LARGE_BYTES if large else SMALL_BYTES)
-        data = text.encode()
-        (folder / f"{number:05}.txt").write_bytes(data)
+    for number in range(first, first + files):
+        suffix, data, text = KINDS[kind](number)
+        (folder / f"{number:06}.{suffix}").write_bytes(data)
         total += len(data)
-        characters += len(text)
+        characters += text
     return Corpus(folder, files, total, characters)
+
+
+def _text(number: int, size: int) -> tuple[str, bytes, int]:
+    text = text_of(number, size)
+    return "txt", text.encode(), len(text)
+
+
+def _small(number: int) -> tuple[str, bytes, int]:
+    """2 KB; 5 % of them, spread evenly, 60 KB."""
+    every = round(1 / LARGE_SHARE)
+    # every + 1: large files fall on English and Korean numbers in turn
+    large = number % (every + 1) == every
+    return _text(number, LARGE_BYTES if large else SMALL_BYTES)
+
+
+def _pdf(number: int) -> tuple[str, bytes, int]:
+    """Ten Korean pages; one word is another in each file, so that no text occurs twice."""
+    high, low = divmod(number, 399)
+    own = (chr(0xAC00 + 28 * high) + chr(0xAC00 + 28 * low)).encode("utf-16-be").hex()
+    usual = "운송".encode("utf-16-be").hex()
+    data = korean_pdf(PDF_PAGES).replace(usual.encode(), own.encode())
+    return "pdf", data, PDF_PAGES * 12 * 32
+
+
+def _mixed(number: int) -> tuple[str, bytes, int]:
+    """Of twenty files two PDFs and one of 2 MB."""
+    place = number % 20
+    if place == 19:
+        return _text(number, GIANT_BYTES)
+    return _pdf(number) if place in (5, 12) else _small(number)
+
+
+KINDS: dict[str, Callable[[int], tuple[str, bytes, int]]] = {
+    "small": _small,
+    "large": lambda number: _text(number, GIANT_BYTES),
+    "pdf": _pdf,
+    "mixed": _mixed,
+}

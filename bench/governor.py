@@ -1,6 +1,6 @@
 """The endpoint's limit, used and not exceeded, by several processes with keys of one group.
 
-    python bench/governor.py [--minute 60] [--minutes 4] [--limit 600] [--processes 2]
+    python -m bench.governor [--minute 60] [--minutes 4] [--limit 600] [--processes 2]
 
 Starts the fake endpoint (it enforces --limit requests a minute on the group), a Valkey, and
 processes that ask for as much as they may; once with the governor set to the limit, once to twice
@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import redis
-from report import table, write_json
 
+from bench.report import table, write_json
 from unjam.testing.governor_load import Used, measure
 from unjam.testing.openai_process import FakeOpenAI
 from unjam.worker.children import spawn

@@ -1,6 +1,6 @@
 """The ledger at size: every listing and count that API or watchdog needs, and transitions a second.
 
-    python bench/ledger.py [--documents 1000000] [--url sqlite:////path/ledger.db]
+    python -m bench.ledger [--documents 1000000] [--url sqlite:////path/ledger.db]
 
 Fills a ledger by bulk insert (9 of 10 documents searchable, the rest over all other states),
 then times each question: the median of several calls, beside the same on a small ledger.

@@ -1,6 +1,6 @@
 """Chunks per second of the local model with one and with two processes.
 
-    python bench/local_model.py [--seconds 8] [--tokens 200]
+    python -m bench.local_model [--seconds 8] [--tokens 200]
 
 Each process is what a worker has: one thread, its own copy of the encoder, texts of different
 length around ``--tokens`` (±25 %), half of them Korean. Prints one line per number of processes and

@@ -1,6 +1,6 @@
 """Operators' levers on a long lane while workers take from it, and what fairness costs a push.
 
-    python bench/order.py [--documents 100000] [--users 100] [--takers 2]
+    python -m bench.order [--documents 100000] [--users 100] [--takers 2]
 
 Fills a ledger (SQLite) and a lane (Valkey, appendfsync always), then reorders the whole lane by
 each strategy, moves lanes by size and by rules, and puts single documents and batches of several
@@ -23,8 +23,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import get_args
 
-from report import table, write_json
-
+from bench.report import table, write_json
 from unjam.core.document import Fingerprint, Pin, Submission, Ticket
 from unjam.core.ports import Strategy
 from unjam.queue import order

@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,33 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def bars(name: str, title: str, values: Mapping[str, float]) -> Path:
+    """``bench/out/<name>.svg``: one bar per value, as long as its share of the largest."""
+    most = max(values.values(), default=0.0) or 1.0
+    lines = [f'<text x="8" y="18" font-weight="bold">{escape(title)}</text>']
+    for number, (label, value) in enumerate(values.items()):
+        top = 30 + 22 * number
+        color = "#0b7285" if label.startswith("unjam") else "#adb5bd"
+        lines += [
+            f'<text x="230" y="{top + 13}" text-anchor="end">{escape(label)}</text>',
+            f'<rect x="238" y="{top}" width="{value / most * 400:.1f}" height="17" fill="{color}"/>',
+            f'<text x="{246 + value / most * 400:.1f}" y="{top + 13}">{value:.1f}</text>',
+        ]
+    height = 40 + 22 * len(values)
+    path = OUT / f"{name}.svg"
+    body = "\n".join(lines)
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="720" height="{height}" '
+        f'font-family="sans-serif" font-size="12">\n{body}\n</svg>\n'
+    )
+    return path
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which *share* (0 … 1) of all lie; the nearest measured one."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def median(values: Sequence[float]) -> float:

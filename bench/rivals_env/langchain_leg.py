@@ -15,7 +15,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import InMemoryRecordManager, index
 from langchain_openai import OpenAIEmbeddings
 from langchain_text_splitters import RecursiveCharacterTextSplitter
-from leg import arguments, timed
+from leg import arguments, files, text_of, timed
 
 
 class InFlight(Embeddings):
@@ -57,10 +57,7 @@ def main() -> None:
 
     def work() -> None:
         documents = splitter.split_documents(
-            [
-                Document(path.read_text(), metadata={"source": path.name})
-                for path in sorted(args.folder.iterdir())
-            ]
+            [Document(text_of(path), metadata={"source": path.name}) for path in files(args.folder)]
         )
         index(
             documents,

@@ -22,9 +22,28 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--overlap-tokens", type=int, required=True)
     ask.add_argument("--chunk-chars", type=int, required=True)
     ask.add_argument("--overlap-chars", type=int, required=True)
+    ask.add_argument("--bytes-per-char", type=float, required=True)
     ask.add_argument("--batch", type=int, required=True)
     ask.add_argument("--in-flight", type=int, required=True)
     return ask.parse_args()
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def text_of(path: Path) -> str:
+    return text_of_bytes(path.name, path.read_bytes())
+
+
+def text_of_bytes(name: str, data: bytes) -> str:
+    """Everybody reads PDFs by the same library, the fastest there is."""
+    if not name.endswith(".pdf"):
+        return data.decode()
+    import pypdfium2
+
+    with pypdfium2.PdfDocument(data) as pdf:
+        return "\n".join(page.get_textpage().get_text_bounded() for page in pdf)
 
 
 def timed(work: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import chromadb
-from leg import arguments, timed
+from leg import arguments, files, text_of, timed
 from llama_index.core import Document
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
@@ -33,8 +33,8 @@ def main() -> None:
 
     async def ingest() -> None:
         documents = [
-            Document(text=path.read_text(), id_=path.name, metadata={"filename": path.name})
-            for path in sorted(args.folder.iterdir())
+            Document(text=text_of(path), id_=path.name, metadata={"filename": path.name})
+            for path in files(args.folder)
         ]
         await pipeline.arun(documents=documents)
 
