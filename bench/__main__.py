@@ -22,7 +22,10 @@ MODEST = {
     "governor": "--minute 20 --minutes 3 --limit 200",
     "latency": "--seconds 10 --vectors 20000",
     "memory": "--large-mb 50",
+    "profile": "--files 300",
     "rivals": "--files 300",
+    "scale": "--store 0,1000 --backlog 5000,20000 --files 150",
+    "wall": "--files 5",
 }
 """What takes many minutes with its own defaults, in about one."""
 

@@ -118,6 +118,13 @@ class House:
                 raise TimeoutError(f"not everything is searchable: {counts}")
             time.sleep(0.05)
 
+    def endpoint_pid(self) -> int:
+        """The fake endpoint, a child of this process. Raises LookupError."""
+        for pid, fields in _stats().items():
+            if int(fields[1]) == os.getpid() and "openai_fake" in _command(pid):
+                return pid
+        raise LookupError("there is no endpoint")
+
     def processes(self) -> dict[int, str]:
         """Role of every process of the system."""
         parents: dict[int, list[int]] = {}
@@ -219,8 +226,12 @@ def _stop(up: subprocess.Popen[bytes]) -> None:
 
 
 def _role(pid: int) -> str:
-    line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    line = _command(pid)
     return next((role for mark, role in ROLES if mark in line), "other")
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def _stats() -> dict[int, list[str]]:

@@ -2,11 +2,11 @@
 
     python -m bench.latency [--seconds 20] [--vectors 100000] [--rate 50]
 
-Documents of 10 chunks are written straight into ledger and Chroma first; then a feeder keeps every
-worker busy, and beside it uploads come at a fixed rate (an answer is timed from when its upload
-was due, so a late start counts), and afterwards one caller searches, once with words that are new
-each time (the endpoint embeds them) and once with words that were asked before. The same on an
-idle system stands beside it.
+Documents of 10 chunks are written straight into ledger and Chroma first. Before each phase a long
+line of documents is added, so that every worker is busy to its end; meanwhile uploads come at a
+fixed rate (an answer is timed from when its upload was due, so a late start counts), or one caller
+searches: once with words that are new each time (the endpoint embeds them) and once with words
+that were asked before. The same on an idle system stands beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -30,24 +31,33 @@ from bench.report import percentile, table, write_json
 PROMISED_MS = {"uploads": 100.0, "search, new words": 150.0, "search, known words": 150.0}
 CHUNKS_EACH = 10
 KNOWN = 20
-FEED_FILES = 4000
+DOCUMENTS_PER_S = 250
+"""So many are put in line for each second of a phase."""
 
 
-@contextlib.contextmanager
-def feeding(ours: House, folder: Path) -> Iterator[None]:
-    """A user adds a long folder meanwhile; what is left of it is not waited for."""
-    before = ours.counts()["accepted"]
-    feeder = ours.begin("add", str(folder))
-    try:
-        until = time.monotonic() + 60
-        while ours.counts()["accepted"] < before + 50:  # it is under way
-            if time.monotonic() > until or feeder.poll():
-                raise TimeoutError("the feeder does not feed")
-            time.sleep(0.05)
+class Feed:
+    """A line of documents that is long enough for a phase."""
+
+    def __init__(self, ours: House, seconds: float) -> None:
+        self._ours = ours
+        self._wanted = int(seconds * DOCUMENTS_PER_S)
+        self._next = 1000
+        self.done_per_s: dict[str, float] = {}
+        self.dry: list[str] = []
+
+    @contextlib.contextmanager
+    def under_load(self, phase: str) -> Iterator[None]:
+        with tempfile.TemporaryDirectory() as folder:
+            make_corpus(Path(folder), self._wanted, first=self._next)
+            self._next += self._wanted
+            self._ours.command("add", folder)
+        before, began = self._ours.counts(), time.monotonic()
         yield
-    finally:
-        feeder.terminate()
-        feeder.wait()
+        after = self._ours.counts()
+        done = after["searchable"] - before["searchable"]
+        self.done_per_s[phase] = done / (time.monotonic() - began)
+        if after["accepted"] - after["searchable"] < 50:
+            self.dry.append(phase)
 
 
 async def uploads_ms(url: str, rate: float, seconds: float, mark: str) -> list[float]:
@@ -91,20 +101,27 @@ def searches_ms(url: str, seconds: float, words: Callable[[int], str]) -> list[f
     return took
 
 
-def phases(ours: House, options: argparse.Namespace, mark: str) -> dict[str, list[float]]:
+def phases(
+    ours: House, options: argparse.Namespace, mark: str, load: Callable[[str], Any]
+) -> dict[str, list[float]]:
     """Every kind of request for its seconds; *mark* keeps texts of two calls apart."""
     seconds = options.seconds
 
     def known(number: int) -> str:
         return f"durable index {number % KNOWN}"
 
-    searches_ms(ours.url, 0.1, known)  # connections and the collection's id
-    found = {"uploads": asyncio.run(uploads_ms(ours.url, options.rate, seconds, mark))}
+    kinds: dict[str, Callable[[], list[float]]] = {
+        "uploads": lambda: asyncio.run(uploads_ms(ours.url, options.rate, seconds, mark)),
+        "search, new words": lambda: searches_ms(ours.url, seconds, lambda n: f"{mark} bridge {n}"),
+        "search, known words": lambda: searches_ms(ours.url, seconds, known),
+    }
     with httpx.Client(base_url=ours.url, timeout=30) as client:
         for number in range(KNOWN):
             client.post("/api/rag/search", json={"query": known(number), "k": 5})
-    found["search, new words"] = searches_ms(ours.url, seconds, lambda n: f"{mark} bridge {n}")
-    found["search, known words"] = searches_ms(ours.url, seconds, known)
+    found: dict[str, list[float]] = {}
+    for kind, measure in kinds.items():
+        with load(kind):
+            found[kind] = measure()
     return found
 
 
@@ -115,21 +132,13 @@ def main() -> int:
     ask.add_argument("--rate", type=float, default=50.0, help="uploads a second")
     ask.add_argument("--latency-ms", type=float, default=0.0, help="the endpoint's")
     options = ask.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        house(latency_ms=options.latency_ms) as ours,
-    ):
+    with house(latency_ms=options.latency_ms) as ours:
         took_s = fill_store(ours, options.vectors // CHUNKS_EACH, CHUNKS_EACH)
         print(f"{options.vectors:,} vectors stored in {took_s:.0f} s", file=sys.stderr, flush=True)
-        make_corpus(Path(folder), FEED_FILES, first=1000)
-        idle = phases(ours, options, "idle")
+        idle = phases(ours, options, "idle", lambda _: contextlib.nullcontext())
         ours.wait_searchable(ours.counts()["accepted"])
-        before, began = ours.counts()["searchable"], time.monotonic()
-        with feeding(ours, Path(folder)):
-            busy = phases(ours, options, "busy")
-            after, waiting = ours.counts(), time.monotonic() - began
-        per_s = (after["searchable"] - before) / waiting
-        left = after["accepted"] - after["searchable"]
+        feed = Feed(ours, options.seconds)
+        busy = phases(ours, options, "busy", feed.under_load)
     rows = [
         [
             what,
@@ -138,15 +147,20 @@ def main() -> int:
             PROMISED_MS[what],
             *[percentile(idle[what], share) for share in (0.5, 0.99)],
             len(busy[what]),
+            feed.done_per_s[what],
         ]
         for what in PROMISED_MS
     ]
     head = ["milliseconds", "p99 to promise", "p50", "p99", "worst", "promise"]
-    print(table([*head, "idle p50", "idle p99", "requests"], rows))
-    print(f"meanwhile {per_s:.1f} documents/s became searchable; {left} were left in line")
-    if not left:
-        print("the feeder ran dry before the end: not all of this was under load", file=sys.stderr)
-    facts = {"options": vars(options), "busy": busy, "idle": idle, "documents_per_s": per_s}
+    print(table([*head, "idle p50", "idle p99", "requests", "documents/s meanwhile"], rows))
+    if feed.dry:
+        print(f"ran dry before the end, so not all under load: {feed.dry}", file=sys.stderr)
+    facts = {
+        "options": vars(options),
+        "busy": busy,
+        "idle": idle,
+        "documents_per_s": feed.done_per_s,
+    }
     print(write_json("latency", facts), file=sys.stderr)
     return 0
 
