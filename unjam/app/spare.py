@@ -25,6 +25,8 @@ from unjam.pipeline.sandbox import SandboxParser
 from unjam.pipeline.verdict import Interrupted
 from unjam.settings import Settings
 
+_OF_THE_ENDPOINT = ("httpx", "limits.aio.storage", "limits.aio.strategies", "redis.asyncio")
+
 
 def main() -> int:
     """Blocks until it is wanted, and then as a worker; 0."""
@@ -57,7 +59,8 @@ async def _load(parser: SandboxParser, settings: Settings) -> None:
 
 def _tokenizer(settings: Settings) -> str:
     if not settings.uses_local_model:
-        importlib.import_module("httpx")  # the first request would wait for it
+        for name in _OF_THE_ENDPOINT:  # the first request would wait for them
+            importlib.import_module(name)
     return tokenizer_spec(current_pin(settings, start_values(settings)))
 
 

@@ -108,7 +108,9 @@ class OpenAIProvider:
         self._scope = f"{urlsplit(base_url).netloc}/"
 
     async def warm_up(self) -> None:
-        """Nothing to load: the first request costs what the others do."""
+        """Imports, certificates and what the others learnt of the keys: half a second."""
+        await asyncio.to_thread(getattr, self, "_http")
+        await self._learn_keys()
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         async with self._governor.place(self._lane):

@@ -32,11 +32,15 @@ IDLE_WAIT_S = 1.0
 PAUSE_S = 0.5
 """Between tries while queue or ledger are away."""
 
-GATHER_S = 0.005
-"""Documents that shared an upsert end within milliseconds: one round trip fills their places."""
+GATHER_S = 0.03
+GATHER_SHARE = 4
+"""Free places are filled together, a quarter of all at least or after this time: documents that
+were taken together share the parsing child, the embedding request, the upsert and the commits."""
 
-CROWDED_S = 0.1
-"""Between tries for more, while the whole system's cap leaves this process no further slot."""
+CROWDED_S = 0.25
+CROWDED_TRY = 4
+"""Between tries for more, and with how many documents, while the whole system's cap leaves this
+process no further slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,9 @@ class Worker:
     def _room(self) -> int:
         """Documents that may begin now."""
         room = self._pressure.allow(self._options.in_flight) - len(self._tasks)
-        if self._ceiling is not None and time.monotonic() < self._crowded_until:
-            room = min(room, self._ceiling - len(self._tasks))
+        if self._ceiling is not None:
+            more = CROWDED_TRY if time.monotonic() >= self._crowded_until else 0
+            room = min(room, self._ceiling + more - len(self._tasks))
         return max(0, room)
 
     def stop(self) -> None:
@@ -152,15 +157,18 @@ class Worker:
         return tickets
 
     async def _wait_for_room(self) -> None:
-        """Until a document ends, or it is time to see whether others left a slot."""
-        self._freed.clear()
-        if self._room or self._stopping.is_set():
-            return
+        """Until documents ended, or it is time to see whether others left a slot."""
         patience_s = self._crowded_until - time.monotonic()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s if patience_s > 0 else None):
-                await self._freed.wait()
-                await asyncio.sleep(GATHER_S)
+                while not self._room and not self._stopping.is_set():
+                    self._freed.clear()
+                    await self._freed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                while self._room < len(self._tasks) // GATHER_SHARE and not self._stopping.is_set():
+                    self._freed.clear()
+                    await self._freed.wait()
 
     def _open_lanes(self) -> list[str]:
         """Those that no person paused. (The ledger refuses claims of the others, too.)"""
@@ -186,21 +194,21 @@ class Worker:
                 self._keeper.hold(Attempt(claim))
             else:
                 self._begin(Attempt(claim))
+        self._learn_ceiling(crowded=bool(by_kind[ClaimKind.NO_SLOT]))
         if by_kind[ClaimKind.CLAIMED]:
             await self._queue.started(by_kind[ClaimKind.CLAIMED], self._me.id)
         if by_kind[ClaimKind.STALE]:
             await self._queue.discard(by_kind[ClaimKind.STALE], self._me.id)
         if by_kind[ClaimKind.NO_SLOT]:
             await self._queue.put_back(by_kind[ClaimKind.NO_SLOT], self._me.id)
-        self._learn_ceiling(crowded=bool(by_kind[ClaimKind.NO_SLOT]))
 
     def _learn_ceiling(self, *, crowded: bool) -> None:
         """Whoever was refused a slot takes no more than it has, so that tickets are not carried to
         and fro; what ends here makes room here at once."""
         if crowded:
-            self._ceiling = len(self._tasks)
+            self._ceiling = len(self._tasks) + len(self._suspects)
             self._crowded_until = time.monotonic() + CROWDED_S
-        elif time.monotonic() >= self._crowded_until:
+        elif self._ceiling is not None and time.monotonic() >= self._crowded_until:
             self._ceiling = None
 
     async def _idle(self) -> None:
