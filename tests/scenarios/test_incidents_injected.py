@@ -5,128 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import redis.asyncio as aredis
 
+from tests.fixtures.play import STATISTICAL_S, play_on
 from unjam.core.causes import CAUSES
-from unjam.core.document import State
-from unjam.core.incident import Incident
 from unjam.core.ports import WorkerRef
-from unjam.stores.ledger import SqlLedger
 from unjam.testing.embedded_stack import EmbeddedStack
 from unjam.testing.wait import until, until_ended
-from unjam.watchdog.report import FIELDS, as_markdown, make_report
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(420)]
-
-NOTICED_S = 5.0
-STATISTICAL_S = 30.0
-SLACK_S = 5.0
-"""What a machine that runs other tests beside may add."""
-
-Act = Callable[[], Awaitable[object]]
-
-
-@dataclass
-class Play:
-    """Faults on one house, one after the other; their incidents are waited for at the end."""
-
-    stack: EmbeddedStack
-    seen: set[int]
-    opened: list[Incident]
-    added: list[str]
-
-    @property
-    def book(self) -> SqlLedger:
-        ledger = self.stack.services.ledger
-        assert isinstance(ledger, SqlLedger)
-        return ledger
-
-    async def add(self, count: int = 1, user: str = "", name: str = "txt") -> list[str]:
-        made: list[str] = []
-        for _ in range(count):
-            n = len(self.added)
-            made.append(await self.stack.stack.add(f"text {n} of {user}", f"{n}.{name}", user))
-            self.added.append(made[-1])
-        return made
-
-    async def fault(
-        self, cause: str, inject: Act, heal: Act | None = None, *, within_s: float = NOTICED_S
-    ) -> Incident:
-        """*inject*; the next new incident must be of *cause*; then *heal*."""
-        await inject()
-        at = time.time()
-
-        async def fresh() -> list[Incident]:
-            items = (await self.book.incidents(limit=200)).items
-            return sorted((i for i in items if i.id not in self.seen), key=lambda i: i.id)
-
-        found = await until(f"an incident: {cause}", fresh, deadline_s=within_s + 30, every_s=0.1)
-        first = found[0]
-        assert first.cause == cause, (cause, found)
-        assert first.noticed_at - at <= within_s + SLACK_S, (cause, first.noticed_at - at)
-        assert first.evidence and all(s.en and s.ko for s in first.evidence)
-        self.seen |= {i.id for i in found}
-        self.opened.append(first)
-        if heal is not None:
-            await heal()
-        return first
-
-    async def closed(self, incident: Incident) -> None:
-        async def state() -> str:
-            return (await self.book.incident(incident.id)).state
-
-        await until(
-            f"{incident.cause} is over", state, lambda s: s == "closed", deadline_s=90, every_s=0.2
-        )
-
-    async def all_over(self) -> None:
-        """Every incident closed and reported; every document whole."""
-        for incident in self.opened:
-            await self.closed(incident)
-            whole = await self.book.incident(incident.id)
-            report = make_report(whole, await self.book.incident_events(whole.id), time.time())
-            text = as_markdown(report)
-            assert all(f"`{name}`" in text for name in FIELDS) and incident.cause in text
-        found = await until_ended(self.book, self.added, deadline_s=120)
-        assert {d.state for d in found.values()} == {State.SEARCHABLE}
-        equation = await self.book.equation()
-        assert equation.missing == 0
-
-    async def redis(self, *command: str) -> object:
-        client = aredis.Redis.from_url(self.stack.plans["valkey"].admin_url)
-        try:
-            return await client.execute_command(*command)
-        finally:
-            await client.aclose()
-
-    def asking(self, fault: str = "", documents: int = 3, **behaviour: object) -> Act:
-        """The endpoint behaves so, and there is work for it."""
-
-        async def inject() -> None:
-            self.stack.endpoint.control(fault=fault, **behaviour)
-            await self.add(documents)
-
-        return inject
-
-    def answering(self, **behaviour: object) -> Act:
-        async def heal() -> None:
-            self.stack.endpoint.control(fault="", **behaviour)
-
-        return heal
-
-
-async def play_on(stack: EmbeddedStack) -> Play:
-    await until("all up", stack.processes_ready, deadline_s=90)
-    play = Play(stack, set(), [], [])
-    await until_ended(play.book, await play.add(2), deadline_s=60)
-    assert (await play.book.incidents()).items == []
-    return play
 
 
 async def test_what_the_endpoint_may_do(tmp_path: Path) -> None:

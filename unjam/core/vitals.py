@@ -89,6 +89,9 @@ class Vitals:
     knobs: Mapping[str, int]
     exits: Mapping[str, int] = field(default_factory=dict[str, int])
     """Process id → exit code (negative: signal), where a supervisor saw it end."""
+    ended: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
+    """Process id → (age of its end, exit code), of workers whose supervisor saw them end within
+    the last minute, also of those that never had a heartbeat."""
     meta: Mapping[str, str] = field(default_factory=dict[str, str])
     """Further notes of the ledger, by key, as others left them for the watchdog."""
 

@@ -12,7 +12,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ import redis.asyncio as aredis
 from unjam.app.services import Services
 from unjam.stores.ledger import SqlLedger
 from unjam.testing.openai_process import FakeOpenAI
+from unjam.testing.slow_line import SlowLine
 from unjam.testing.stack import Stack
 from unjam.worker.children import Command
 from unjam.worker.embedded import ServerPlan, plan_chroma, plan_valkey
@@ -42,7 +44,11 @@ QUICK = {
 @dataclass
 class EmbeddedStack:
     """``async with EmbeddedStack(folder) as stack``; in the main thread. Nothing of it outlives
-    the block."""
+    the block.
+
+    *slow*: servers (valkey, chroma) that everybody reaches through a line of ``lines``, which are
+    then no servers of ours. *inside*: what goes before the watchdogs' command line, as ``unshare``.
+    """
 
     data_dir: Path
     workers: int = 2
@@ -50,6 +56,10 @@ class EmbeddedStack:
     database_url: str = ""
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
     listen: Callable[[Happening], None] = lambda _: None
+    slow: Sequence[str] = ()
+    inside: Sequence[str] = ()
+    lines: dict[str, SlowLine] = field(default_factory=dict[str, SlowLine])
+    _open_lines: AsyncExitStack = field(default_factory=AsyncExitStack)
     _ear: asyncio.Task[None] | None = None
     _noting: asyncio.Task[None] | None = None
     _parts: tuple[Supervisor, FakeOpenAI, Stack, dict[str, ServerPlan]] | None = None
@@ -68,8 +78,8 @@ class EmbeddedStack:
             await supervisor.start([ChildSpec.of_server(plan) for plan in plans.values()])
             stack = Stack(
                 self.data_dir,
-                plans["valkey"].url,
-                plans["chroma"].url,
+                await self._url(plans["valkey"]),
+                await self._url(plans["chroma"]),
                 endpoint.url,
                 self.database_url,
                 {**QUICK, **self.extra},
@@ -86,6 +96,7 @@ class EmbeddedStack:
             self._ear = asyncio.create_task(remedies.follow())
         except BaseException:
             await supervisor.__aexit__(None, None, None)
+            await self._open_lines.aclose()
             endpoint.close()
             raise
         return self
@@ -105,7 +116,16 @@ class EmbeddedStack:
             self._noting.cancel()
         await self.supervisor.__aexit__(kind, error, trace)
         await self.stack.__aexit__(kind, error, trace)
+        await self._open_lines.aclose()
         self.endpoint.close()
+
+    async def _url(self, plan: ServerPlan) -> str:
+        """Where the server is for everybody."""
+        if plan.name not in self.slow:
+            return plan.url
+        line = await self._open_lines.enter_async_context(SlowLine(plan.port))
+        self.lines[plan.name] = line
+        return plan.url.replace(f":{plan.port}", f":{line.port}")
 
     def _specs(self, stack: Stack) -> list[ChildSpec]:
         dogs = [
@@ -120,6 +140,11 @@ class EmbeddedStack:
 
     def _child(self, stack: Stack, name: str, title: str, tier: Tier, verb: str) -> ChildSpec:
         command = Command.python("unjam.cli.main", [verb], title=title, env=stack.environment())
+        if tier is Tier.WATCHDOG and self.inside:
+            program, *before = self.inside
+            found = shutil.which(program) or program
+            argv = [*before, *command.line()]
+            command = Command.foreign(found, argv, env=command.environment())
         spare = tier is Tier.WORKER
         return ChildSpec(name, command, tier, f"{name}.log", from_spare=spare)
 

@@ -26,8 +26,8 @@ DOCUMENTS = 200
 WHOLE_S = 0.8
 """What of a round a whole audit may take: leases and lanes must not wait for it."""
 
-COUNT_EVERY_S = 5.0
-"""Between two looks at the number of rows …"""
+COUNT_EVERY_S = 2.0
+"""Between two looks at the number of rows: a look a round …"""
 
 COUNT_REST = 50
 """… and so many times as long as the look took: two percent of the time, however much there is."""
@@ -92,7 +92,10 @@ class VectorAudit:
         """
         if self.clock() >= self._count_due:
             began = self.clock()
+            before = dict(self._short)
             await self._look_at_collections()
+            if any(n > before.get(name, 0) for name, n in self._short.items()):
+                await self._look_at_collections()  # two are no chance, see there
             took_s = self.clock() - began
             self._count_due = self.clock() + max(self.count_every_s, took_s * COUNT_REST)
         await self._look_at_gaps()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from unjam.watchdog.detect_house import detect_house
 from unjam.watchdog.detect_stores import detect_stores
 from unjam.watchdog.detect_work import detect_work
+from unjam.watchdog.detect_workers import detect_workers
 from unjam.watchdog.facts import Facts, History
 from unjam.watchdog.symptom import Symptom
 
@@ -20,5 +21,6 @@ def detect(facts: Facts, history: History = ()) -> list[Symptom]:
     return [
         *detect_house(facts),
         *detect_stores(facts, history),
+        *detect_workers(facts, history),
         *detect_work(facts, history),
     ]

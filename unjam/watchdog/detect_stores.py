@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 
 from unjam.core import breaker
 from unjam.core.breaker import Breaker
 from unjam.core.incident import Saying
-from unjam.watchdog.facts import Disk, Facts, History
+from unjam.watchdog.facts import LOOK_S, Disk, Facts, History
 from unjam.watchdog.symptom import Symptom, apart, began, lasted, size, usual, within
 
 AGAIN_S = 1.5
@@ -42,11 +43,15 @@ THROTTLED_LEAST = 5
 """Of the requests of the last 30 s. The governor keeps refusals under 3 % once it knows the limit
 (``bench``), so a fifth means that the limit is far below what it was told."""
 
+SLOW_LEAST = 3
 EMBEDDING_SLOW_S = 10.0
-"""Mean of an answer's time over a minute. OpenAI's endpoint answers a batch of 32 in 0.1–1 s; at
+"""Mean of the last answers' time. OpenAI's endpoint answers a batch of 32 in 0.1–1 s; at
 10 s three requests in flight give less than 10 chunks a second."""
 
 CRASH_S = 60.0
+
+SHOWN_S = 10.0
+"""What was found and is repaired already counts as seen for so long."""
 
 
 def detect_stores(facts: Facts, history: History) -> Iterator[Symptom]:
@@ -105,6 +110,8 @@ def _ledger(facts: Facts, history: History) -> Iterator[Symptom]:
 
     shut = held(facts, breaker.LEDGER)
     since = lasted(facts, history, bad, AGAIN_S)
+    if since is not None and _written_since(facts, since):
+        since = None
     if since is not None or shut is not None:
         detail = facts.ledger.detail or (shut.detail if shut else "")
         yield Symptom(
@@ -119,13 +126,26 @@ def _ledger(facts: Facts, history: History) -> Iterator[Symptom]:
             Saying(f"The originals: {originals.detail}", f"원본 저장소: {originals.detail}"),
             since=originals.changed_at,
         )
-    slow_s = usual(facts, history, lambda f: f.ledger.write_s if f.ledger.writable else None, 30.0)
+    slow_s = usual(facts, history, _write_s, 30.0)
     if slow_s is not None and slow_s > WRITE_SLOW_S:
         yield Symptom(
             "ledger_slow",
             Saying(f"A write takes {slow_s:.1f} s", f"쓰기 한 번에 {slow_s:.1f}초가 걸립니다"),
             since=facts.at,
         )
+
+
+def _written_since(facts: Facts, since: float) -> bool:
+    """It can be read, our write came to no end within its time, and others' heartbeats were
+    written since then: it is slow."""
+    late = facts.ledger.answers and facts.ledger.write_s >= LOOK_S
+    return late and any(p.age_s < facts.at - since for p in facts.processes)
+
+
+def _write_s(facts: Facts) -> float | None:
+    """One that came to no end took that long at least; one that was refused tells nothing."""
+    ledger = facts.ledger
+    return ledger.write_s if ledger.writable or ledger.write_s >= LOOK_S else None
 
 
 def _clock(facts: Facts, history: History) -> Iterator[Symptom]:
@@ -260,13 +280,30 @@ def _chroma(facts: Facts, history: History) -> Iterator[Symptom]:
                 Saying(f"A read takes {slow_s:.1f} s", f"읽기 한 번에 {slow_s:.1f}초가 걸립니다"),
                 since=facts.at,
             )
-    missing = lasted(facts, history, lambda f: bool(f.vitals and f.vitals.missing > 0), AGAIN_S)
-    if missing is not None and facts.vitals:
+    yield from _index_short(facts, history)
+
+
+def _index_short(facts: Facts, history: History) -> Iterator[Symptom]:
+    """Documents lack chunks, or did so a moment ago: an idle house fills such a gap from its cache
+    before two looks have seen it, and somebody should know that an index lost rows."""
+    since = lasted(facts, history, lambda f: bool(f.vitals and f.vitals.missing > 0), AGAIN_S)
+    if since is not None and facts.vitals:
         n = facts.vitals.missing
         yield Symptom(
             "chroma_index_short",
             Saying(f"{n} searchable documents lack chunks", f"문서 {n}개의 청크가 부족합니다"),
-            since=missing,
+            since=since,
+        )
+    lost = json.loads(facts.vitals.meta.get("vectors_lost", "{}")) if facts.vitals else {}
+    if facts.vitals and lost and 0.0 <= facts.vitals.now - lost["at"] < SHOWN_S:
+        n = lost["documents"]
+        yield Symptom(
+            "chroma_index_short",
+            Saying(
+                f"{n} documents were found without all of their chunks, and are stored again",
+                f"청크가 일부 없는 문서 {n}개를 발견해 다시 저장합니다",
+            ),
+            since=lost["since"],
         )
 
 
@@ -317,9 +354,7 @@ def _embedding(facts: Facts, history: History) -> Iterator[Symptom]:
     before = within(history, facts, 30.0)
     if before is not None and before.embedding is not None:
         yield from _throttled(facts, before)
-    before = within(history, facts, 60.0)
-    if before is not None and before.embedding is not None:
-        yield from _slow(facts, before)
+    yield from _slow(facts, history)
 
 
 def _grown(facts: Facts, before: Facts, outcome: str) -> int:
@@ -343,11 +378,16 @@ def _throttled(facts: Facts, before: Facts) -> Iterator[Symptom]:
         )
 
 
-def _slow(facts: Facts, before: Facts) -> Iterator[Symptom]:
+def _slow(facts: Facts, history: History) -> Iterator[Symptom]:
+    """The last few answers of a minute: quick ones of before must not hide what is slow now."""
+    minute = (f for f in reversed(history) if apart(f, facts) <= 60.0 and f.embedding is not None)
+    before = next((f for f in minute if _grown(facts, f, "ok") >= SLOW_LEAST), None)
+    if before is None:
+        return
     assert facts.embedding is not None and before.embedding is not None
     answered = _grown(facts, before, "ok")
     spent_ms = facts.embedding.answered_ms - before.embedding.answered_ms
-    if answered >= 3 and spent_ms / answered > EMBEDDING_SLOW_S * 1000:
+    if spent_ms / answered > EMBEDDING_SLOW_S * 1000:
         mean = spent_ms / answered / 1000
         yield Symptom(
             "embedding_slow",

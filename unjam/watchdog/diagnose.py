@@ -63,7 +63,7 @@ EXPLAINS: Mapping[str, frozenset[str]] = {
     "large_documents_block": frozenset({"unknown_stagnation", "too_much_work"}),
     "user_flood": frozenset({"too_much_work"}),
     "too_much_work": frozenset({"unknown_stagnation"}),
-    "clock_jump": frozenset({"unknown_stagnation"}),
+    "clock_jump": _WORKERS,  # heartbeats are dated by the clock that jumped
 }
 """Cause → what is its effect when both are seen. No two causes explain each other."""
 

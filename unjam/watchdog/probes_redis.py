@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from unjam.queue.link import RedisLink
 from unjam.settings import Settings
 from unjam.watchdog.facts import EmbeddingFacts, RedisFacts
 
+QUICK_S = 0.1
+"""A PING under this, and no answer to the rest: it is not the line that is slow."""
+
 
 class RedisProbe:
     """One pool of connections for all looks; ``close`` it."""
@@ -27,22 +31,63 @@ class RedisProbe:
     def __init__(self, url: str, shown_url: str) -> None:
         self._link = RedisLink(url, "unjam-watchdog")
         self._shown = shown_url
+        self._beat: asyncio.Task[None] | None = None
+        self._known: tuple[RedisFacts, Mapping[str, Any]] | None = None
 
-    async def look(self) -> tuple[RedisFacts, Mapping[str, Any]]:
+    async def look(self, patience_s: float, whole_s: float) -> tuple[RedisFacts, Mapping[str, Any]]:
         """Facts, and the raw notes of the embedding (outcomes, barred). Raises nothing for Redis:
-        ``answers`` is False then."""
+        ``answers`` is False then.
+
+        A PING has *patience_s* seconds, all of it *whole_s*. Who answers a PING in time and not
+        the six round trips of the rest is slow, not away: what it said last stands.
+        """
+        began = time.monotonic()
         try:
-            await self._link.call(lambda: self._link.redis.ping())  # connects where it must
-            began = time.monotonic()
-            await self._link.call(lambda: self._link.redis.ping())
-            ping_s = time.monotonic() - began
-            info, *notes = await self._link.call(self._ask)
-            facts = replace(_facts(info, notes), url=self._shown, ping_s=ping_s)
-            lanes = await read_facts(self._link, DEFAULT_LANES)
+            if not await self._answers(patience_s):
+                return self._silent(patience_s), {}
+            async with asyncio.timeout(patience_s):
+                pinged = time.monotonic()
+                await self._link.call(lambda: self._link.redis.ping())
+                ping_s = time.monotonic() - pinged
+        except TimeoutError:
+            return self._silent(patience_s), {}
         except DependencyDown as error:
             return RedisFacts(False, error.detail, self._shown), {}
+        try:
+            async with asyncio.timeout(max(0.1, whole_s - (time.monotonic() - began))):
+                facts, noted = await self._rest()
+        except TimeoutError:
+            if ping_s < QUICK_S:
+                return self._silent(whole_s), {}
+            facts, noted = self._known or (RedisFacts(True), {})
+        except DependencyDown as error:
+            return RedisFacts(False, error.detail, self._shown), {}
+        self._known = facts, noted
+        return replace(facts, url=self._shown, ping_s=ping_s), noted
+
+    async def _answers(self, patience_s: float) -> bool:
+        """The first PING connects where it must, which takes several round trips: one that is
+        under way goes on, and the next look finds it done."""
+        if self._beat is None:
+            self._beat = asyncio.create_task(self._connect(), name="ping")
+        await asyncio.wait({self._beat}, timeout=patience_s)
+        if not self._beat.done():
+            return False
+        beat, self._beat = self._beat, None
+        await beat
+        return True
+
+    async def _connect(self) -> None:
+        await self._link.call(lambda: self._link.redis.ping())
+
+    def _silent(self, seconds: float) -> RedisFacts:
+        return RedisFacts(False, f"no answer within {seconds:g} s", self._shown)
+
+    async def _rest(self) -> tuple[RedisFacts, Mapping[str, Any]]:
+        info, *notes = await self._link.call(self._ask)
+        lanes = await read_facts(self._link, DEFAULT_LANES)
         noted = {"outcomes": notes[3], "barred": notes[4], "spent": notes[5]}
-        return replace(facts, lanes=lanes), noted
+        return replace(_facts(info, notes), lanes=lanes), noted
 
     async def _ask(self) -> list[Any]:
         async with self._link.redis.pipeline(transaction=False) as pipe:
@@ -60,6 +105,9 @@ class RedisProbe:
         return answers
 
     async def close(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            await asyncio.gather(self._beat, return_exceptions=True)
         await self._link.close()
 
 

@@ -20,7 +20,7 @@ from unjam.watchdog import incident as judge
 from unjam.watchdog.acting import Book, Case, Hands
 from unjam.watchdog.detect import detect
 from unjam.watchdog.diagnose import diagnose
-from unjam.watchdog.facts import Facts, History
+from unjam.watchdog.facts import LOOK_S, Facts, History
 from unjam.watchdog.incident import Sign, Step
 from unjam.watchdog.remedies import Choice, Remedy, choose
 from unjam.watchdog.snapshot import Looking
@@ -74,10 +74,11 @@ class Recovery:
     judge_facts: Diagnose = diagnosed
     reconcile: Callable[[], Awaitable[object]] | None = None  # one round of it, for a person
     round_s: float = ROUND_S
+    _wrote_s: float = 0.0
     _memory: dict[tuple[str, str], Sign] = field(default_factory=dict[tuple[str, str], Sign])
     _acting: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
-    _unwritten: dict[tuple[str, str], Diagnosis] = field(
-        default_factory=dict[tuple[str, str], Diagnosis]
+    _unwritten: dict[tuple[str, str], tuple[Diagnosis, float]] = field(
+        default_factory=dict[tuple[str, str], tuple[Diagnosis, float]]
     )
 
     # -- the watchdog's rounds --------------------------------------------------------------
@@ -102,10 +103,14 @@ class Recovery:
 
     async def _leads(self) -> bool:
         """While the ledger is away nobody can say; then the look goes on, and writes nothing."""
+        began = time.monotonic()
         try:
-            return await self.book.lead(ROLE, self.me.id, LEADER_TTL_S)
-        except DependencyDown:
+            async with asyncio.timeout(LOOK_S):
+                return await self.book.lead(ROLE, self.me.id, LEADER_TTL_S)
+        except (DependencyDown, TimeoutError):
             return True
+        finally:
+            self._wrote_s = time.monotonic() - began
 
     async def close(self) -> None:
         """What is under way is cut off: its incident says so, and the next leader goes on."""
@@ -116,28 +121,36 @@ class Recovery:
     # -- one round --------------------------------------------------------------------------
     async def round(self, *, confirm: int = judge.CONFIRM_LOOKS) -> Round:
         """Look, judge, write, act. Raises DependencyDown when the ledger cannot be used."""
-        facts = await self.look.take()
+        facts = await self.look.take(self._wrote_s)
         history = self.look.history
         diagnoses = tuple(self.judge_facts(facts, history))
+        shut = facts.ledger.writable is False
+        if shut and any(d.cause == "ledger_down" for d in diagnoses):
+            self._remember(diagnoses, facts.at)
+            return Round(facts, diagnoses, (), (), False)
         try:
-            return await self._settle(facts, history, diagnoses, confirm)
+            async with asyncio.timeout(LOOK_S if shut else None):
+                return await self._settle(facts, history, diagnoses, confirm)
         except DependencyDown:
             self._remember(diagnoses, facts.at)
             raise
+        except TimeoutError:
+            self._remember(diagnoses, facts.at)
+            return Round(facts, diagnoses, (), (), False)
 
     def _remember(self, diagnoses: Sequence[Diagnosis], now: float) -> None:
         """The ledger cannot take it down now: it is written when the ledger is back."""
         self._memory, steps = judge.step(self._memory, (), diagnoses, now)
         for step in steps:
             if step.kind == "open" and step.diagnosis.key not in self._unwritten:
-                self._unwritten[step.diagnosis.key] = step.diagnosis
+                self._unwritten[step.diagnosis.key] = step.diagnosis, time.time()
                 words.incident_unwritten(step.diagnosis.cause)
 
     async def _settle(
         self, facts: Facts, history: History, diagnoses: Sequence[Diagnosis], confirm: int
     ) -> Round:
-        for key, missed in list(self._unwritten.items()):
-            await self._open(missed, facts)
+        for key, (missed, at) in list(self._unwritten.items()):
+            await self._open(missed, facts, noticed_at=at)
             del self._unwritten[key]
         open_ones = (await self.book.incidents(open_only=True, limit=200)).items
         self._memory, steps = judge.step(
@@ -168,13 +181,18 @@ class Recovery:
         return await self._open(step.diagnosis, facts, step.incident)
 
     async def _open(
-        self, diagnosis: Diagnosis, facts: Facts, known: Incident | None = None
+        self,
+        diagnosis: Diagnosis,
+        facts: Facts,
+        known: Incident | None = None,
+        noticed_at: float | None = None,
     ) -> Incident:
         made = await self.book.open_incident(
             diagnosis,
             judge.severity_of(diagnosis.cause),
             queue_length=facts.in_line,
             reopen_within_s=judge.REOPEN_S,
+            noticed_at=noticed_at,
         )
         if known is None:
             self.told(made, "opened" if made.flaps == 0 else "reopened", "")

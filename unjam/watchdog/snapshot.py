@@ -39,7 +39,7 @@ class Looking(Protocol):
     @property
     def history(self) -> History: ...
 
-    async def take(self) -> Facts: ...
+    async def take(self, wrote_s: float = 0.0) -> Facts: ...
 
     async def close(self) -> None: ...
 
@@ -82,13 +82,17 @@ class Snapshot:
         """Oldest first, at most two minutes."""
         return tuple(self._before)
 
-    async def take(self) -> Facts:
-        """All probes side by side, each given ``LOOK_S``. Never raises for what it looks at."""
+    async def take(self, wrote_s: float = 0.0) -> Facts:
+        """All probes side by side, each given ``LOOK_S``. Never raises for what it looks at.
+
+        *wrote_s*: what a write to the ledger took just before. Where writers wait for a turn, the
+        look's own follows on that one's heels, and would tell nothing.
+        """
         at, began = time.time(), time.monotonic()
         trouble: dict[str, str] = {}
         (redis, notes), ledger, chroma, host, disks = await asyncio.gather(
             self._look_at_redis(),
-            self._look_at_ledger(),
+            self._look_at_ledger(wrote_s),
             self._look_at_chroma(),
             asyncio.to_thread(host_facts),
             asyncio.to_thread(lambda: tuple(disk_facts(f) for f in self._at.folders)),
@@ -140,15 +144,13 @@ class Snapshot:
         if self._redis is None:
             return RedisFacts(False, "no address of it is known"), {}
         shown = self._at.shown(self._at.settings.redis_url or "")
+        whole_s = LOOK_S if self._one_off else PATIENCE_S + LOOK_S
         try:
-            async with asyncio.timeout(self._patience_s):
-                return await self._redis.look()
-        except TimeoutError:
-            return RedisFacts(False, f"no answer within {self._patience_s:g} s", shown), {}
+            return await self._redis.look(self._patience_s, whole_s)
         except Exception as error:  # a probe that breaks is no all-clear
             return RedisFacts(False, f"{type(error).__name__}: {error}", shown), {}
 
-    async def _look_at_ledger(self) -> LedgerFacts:
+    async def _look_at_ledger(self, wrote_s: float) -> LedgerFacts:
         ledger, pulse = self._at.ledger, self._at.pulse
         if ledger is None:
             return LedgerFacts(False, self._at.trouble)
@@ -157,8 +159,11 @@ class Snapshot:
         read, read_s, detail = await _timed(ledger.vitals(lanes, after))
         if pulse is None or read is None:
             return LedgerFacts(read is not None, detail, read_s, vitals=read)
+        if wrote_s >= LOOK_S:  # it waits still: one more write would only stand behind it
+            late = f"no write within {LOOK_S:g} s"
+            return LedgerFacts(True, late, read_s, False, wrote_s, read)
         _, write_s, refused = await _timed(pulse())
-        return LedgerFacts(True, refused, read_s, not refused, write_s, read)
+        return LedgerFacts(True, refused, read_s, not refused, max(write_s, wrote_s), read)
 
     def _known_lanes(self) -> Sequence[str]:
         return [n for n in self._last.redis.lanes if n != DEAD] if self._last else []

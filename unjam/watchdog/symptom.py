@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from itertools import accumulate, pairwise
 
 from unjam.core.incident import Saying
 from unjam.watchdog.facts import Facts, History
@@ -61,13 +61,23 @@ def _first(facts: Facts, history: History, bad: Bad) -> Facts | None:
 def usual(
     facts: Facts, history: History, figure: Callable[[Facts], float | None], seconds: float
 ) -> float | None:
-    """The median of *figure* over the looks of the last *seconds*; None with fewer than five
-    (one for a single look), or where it was unknown in this one."""
+    """The median of *figure* over the last *seconds*; None with fewer than five looks (one for a
+    single look), or where it was unknown in this one.
+
+    Each look counts for the time since the one before it: looks at what is slow are rare, and the
+    many quick ones of before would hide them for as long as they are remembered.
+    """
     looks = [f for f in history if apart(f, facts) <= seconds]
-    known = [x for f in (*looks, facts) if (x := figure(f)) is not None]
+    known = [(x, f) for f in (*looks, facts) if (x := figure(f)) is not None]
     if figure(facts) is None or (len(known) < 5 and not facts.one_off):
         return None
-    return median(known)
+    gaps = [apart(before, f) for (_, before), (_, f) in pairwise(known)]
+    weighed = sorted(zip((x for x, _ in known), [min(gaps, default=1.0), *gaps], strict=True))
+    half = sum(weight for _, weight in weighed) / 2
+    for (x, weight), so_far in zip(weighed, accumulate(w for _, w in weighed), strict=True):
+        if so_far >= half and weight:
+            return x
+    return weighed[-1][0]
 
 
 def within(history: History, facts: Facts, seconds: float) -> Facts | None:

@@ -38,7 +38,7 @@ class Looks:
     now: float
     history: History = ()
 
-    async def take(self) -> Facts:
+    async def take(self, wrote_s: float = 0.0) -> Facts:
         self.now += 1.0
         return Facts(
             self.now,

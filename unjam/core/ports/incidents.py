@@ -27,9 +27,11 @@ class IncidentBook(Protocol):
         *,
         queue_length: int = 0,
         reopen_within_s: float = 0.0,
+        noticed_at: float | None = None,
     ) -> Incident:
         """Open one, or note fresh evidence, effects and queue length of the one that is open under
-        ``diagnosis.key``. One that was closed at most *reopen_within_s* ago is opened again."""
+        ``diagnosis.key``. One that was closed at most *reopen_within_s* ago is opened again.
+        *noticed_at*: Unix seconds, for one that could not be written down then; None: now."""
         ...
 
     async def note_sample(self, incident_id: int, sample: Sample) -> None:

@@ -65,9 +65,10 @@ class IncidentLedger:
         *,
         queue_length: int = 0,
         reopen_within_s: float = 0.0,
+        noticed_at: float | None = None,
     ) -> Incident:
         return await self._committer.submit(
-            lambda tx: _open(tx, diagnosis, severity, queue_length, reopen_within_s)
+            lambda tx: _open(tx, diagnosis, severity, queue_length, reopen_within_s, noticed_at)
         )
 
     async def note_sample(self, incident_id: int, sample: Sample) -> None:
@@ -150,7 +151,12 @@ class IncidentLedger:
 
 # -- writing --------------------------------------------------------------------------------
 def _open(
-    tx: Tx, diagnosis: Diagnosis, severity: Severity, queue_length: int, reopen_within_s: float
+    tx: Tx,
+    diagnosis: Diagnosis,
+    severity: Severity,
+    queue_length: int,
+    reopen_within_s: float,
+    noticed_at: float | None,
 ) -> Incident:
     tx.dialect.lock(tx.conn, _LOCK)
     values: dict[str, Any] = {
@@ -169,7 +175,8 @@ def _open(
         _note(tx, incident_id, "reopened", {"flaps": row.flaps + 1})
     else:
         fresh = {**values, "cause": diagnosis.cause, "subject": diagnosis.subject, "state": "open"}
-        fresh |= {"started_at": since, "noticed_at": tx.now, "max_queue_length": queue_length}
+        noticed = max(since, min(noticed_at or tx.now, tx.now))
+        fresh |= {"started_at": since, "noticed_at": noticed, "max_queue_length": queue_length}
         made = tx.execute(sa.insert(_i).returning(_i.c.id), fresh).scalar_one()
         _note(tx, made, "opened", {"effects": list(diagnosis.effects)})
         return reads.find(tx.conn, made)

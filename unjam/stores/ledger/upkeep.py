@@ -5,6 +5,7 @@ Each costs by what is wrong, not by what waits: every query here walks an index 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,6 +120,20 @@ def lead(tx: Tx, role: str, holder: str, ttl_s: float) -> bool:
 
 
 _LEAD_LOCK = 0x6C656164  # any constant; "lead" in ASCII
+
+
+VECTORS_LOST = "vectors_lost"
+"""JSON: since when, until when, and of how many documents chunks were found missing lately."""
+LATELY_S = 30.0
+
+
+def note_vectors_lost(tx: Tx, documents: int) -> None:
+    """It stands longer than the gap, which vectors from the cache fill within a second."""
+    before = json.loads(get_meta(tx, VECTORS_LOST) or "{}")
+    if tx.now - before.get("at", 0.0) > LATELY_S:
+        before = {"since": tx.now, "documents": 0}
+    now = {**before, "at": tx.now, "documents": before["documents"] + documents}
+    put_meta(tx, VECTORS_LOST, json.dumps(now))
 
 
 REDIS_LOST = "redis_lost_at"

@@ -151,6 +151,8 @@ def _note(tx: Tx, found: Sequence[VisibleChunks]) -> list[Ticket]:
             tickets.append(regenerate(tx, row, EventKind.UPDATED, "vectors_missing", None))
     if noted:
         tx.upsert(_g, noted, update=("generation", "at"))
+    if tickets:
+        upkeep.note_vectors_lost(tx, len(tickets))
     return tickets
 
 

@@ -34,6 +34,8 @@ EVENTS_SEEN = 5_000
 TOLD = 300
 WAITING_SEEN = 500
 EXITS_SEEN = 64
+ENDED_S = 60.0
+ENDED_SEEN = 500
 MINUTES = 10
 
 
@@ -101,6 +103,7 @@ def look(conn: Connection, dialect: Sqlite | Postgres, lanes: Sequence[str], aft
         epoch=int(notes.get("epoch", 0) or 0),
         knobs=reads.knobs(conn),
         exits=_exits(conn, {*died, *(str(data.get("worker")) for *_, data in told)}),
+        ended=_ended(conn, now),
         meta=notes,
     )
 
@@ -176,6 +179,14 @@ def _exits(conn: Connection, workers: set[str]) -> dict[str, int]:
     some = sorted(workers)[:EXITS_SEEN]
     query = sa.select(table.c.worker, table.c.code).where(table.c.worker.in_(some))
     return {row.worker: row.code for row in conn.execute(query)}
+
+
+def _ended(conn: Connection, now: float) -> dict[str, tuple[float, int]]:
+    """One row a worker that ended lately, as a storm of kills has them by the hundred."""
+    table = schema.exits
+    query = sa.select(table.c.worker, table.c.at, table.c.code).where(table.c.at > now - ENDED_S)
+    rows = conn.execute(query.limit(ENDED_SEEN))
+    return {row.worker: (max(0.0, now - row.at), row.code) for row in rows}
 
 
 def _waiting(conn: Connection) -> dict[str, int]:
