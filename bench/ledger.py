@@ -108,7 +108,7 @@ async def questions(ledger: SqlLedger, documents: int) -> dict[str, float]:
         "state_counts": ledger.state_counts,
         "counters": ledger.counters,
         "get": lambda: ledger.get(middle),
-        "find_live": lambda: ledger.find_live("user-1", f"{1:064x}"),
+        "find_live": lambda: ledger.find_live("user-1", [f"{1:064x}"]),
         "list": lambda: ledger.list(),
         "list, deep cursor": lambda: ledger.list(cursor=deep),
         "list state=dead": lambda: ledger.list(state=State.DEAD),

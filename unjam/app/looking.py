@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from unjam.app.house import without_password
 from unjam.app.services import Services, blob_root, ledger_url
+from unjam.core.errors import DependencyDown
 from unjam.core.ports import VectorStore
 from unjam.core.vitals import Patient
 from unjam.embedding.fingerprint import current_pin
 from unjam.queue.lanes import DEFAULT_LANES, parse_type_queues
 from unjam.settings import MIB, Settings
 from unjam.stores.ledger import SqlLedger
+from unjam.watchdog.facts import LOOK_S
 from unjam.watchdog.probes_host import Folder
 from unjam.watchdog.snapshot import Places, Snapshot
 from unjam.worker.identity import is_alive
 
 PULSE = "watchdog-pulse"
+PULSE_S = 0.9 * LOOK_S
+"""Before the look itself gives up, so that it can say why."""
 LOGS_NEED_BYTES = MIB
 """With less, evidence is lost; work goes on."""
 
@@ -31,10 +36,20 @@ def snapshot_of(services: Services) -> Snapshot:
             ledger,
             services.vectors,
             services.knobs,
-            pulse=lambda: ledger.lead(PULSE, PULSE, 1.0),
+            pulse=lambda: _beat(ledger),
             collection=lambda: services.current_pin().fingerprint.collection,
         )
     )
+
+
+async def _beat(ledger: SqlLedger) -> None:
+    """Raises DependencyDown, with the name of who is in the way where that is known."""
+    try:
+        async with asyncio.timeout(PULSE_S):
+            await ledger.lead(PULSE, PULSE, 1.0)
+    except TimeoutError:
+        detail = "; ".join(filter(None, (f"no write within {PULSE_S:g} s", ledger.in_the_way())))
+        raise DependencyDown(detail, code="ledger_unwritable") from None
 
 
 def places_of(

@@ -139,7 +139,11 @@ async def open_ledger(settings: Settings) -> SqlLedger:
         DependencyDown: ledger_unwritable.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return await SqlLedger.open(ledger_url(settings), gate_dir=settings.data_dir)
+    return await SqlLedger.open(
+        ledger_url(settings),
+        gate_dir=settings.data_dir,
+        freed=lambda it: words.writer_freed(it.how, it.pid, it.title, it.stood_s),
+    )
 
 
 async def open_services(settings: Settings, *, role: str) -> Services:

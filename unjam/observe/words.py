@@ -216,6 +216,17 @@ def worker_terminated(name: str, pid: int, how: str) -> None:
     _say(logging.WARNING, TERMINATED, process_name=name, pid=pid, how=how)
 
 
+def writer_freed(how: str, pid: int, name: str, stood_s: float) -> None:
+    """A process stood frozen where every writer of the ledger must pass; *how*: woken, killed."""
+    _say(
+        logging.WARNING,
+        f"A frozen process held the ledger's gate; it was {how}",
+        pid=pid,
+        process_name=name,
+        stood_s=round(stood_s, 1),
+    )
+
+
 def watchdog_fault(error: BaseException) -> None:
     if repeats.admit(f"watchdog {type(error).__name__}") is not None:
         _log.error("Fault in the watchdog; its next round comes", exc_info=error)

@@ -22,7 +22,8 @@ from sqlalchemy import Connection
 
 from unjam.core.document import Pin
 from unjam.core.errors import DependencyDown, UnjamError
-from unjam.stores.gate import Gate
+from unjam.core.lease import LEASE_S
+from unjam.stores.gate import Gate, no_turn
 from unjam.stores.ledger.dialect import Postgres, Sqlite, as_down, down, is_retriable
 from unjam.stores.ledger.tx import Tx
 
@@ -30,8 +31,15 @@ T = TypeVar("T")
 GROUP = 64
 """Documents that a group may touch (one operation may exceed it alone): a turn must stay short,
 a few milliseconds, since the heartbeats of other processes stand in the same line."""
-PATIENCE_S = 30.0
-"""An operation that has not begun by then fails: somebody sits in the gate."""
+PATIENCE_S = 10.0
+"""An operation that has not begun by then fails: somebody sits in the gate. A lease: whoever could
+not write for so long owns nothing any more, and an upload must not hang."""
+BEGUN_S = 45.0
+"""One that has begun is waited for longer, as it may still happen: 30 s is the longest statement
+on PostgreSQL; a disk that takes longer to sync is no disk."""
+DOUBT_S = LEASE_S / 2
+"""After a wait this long others may have been kept from renewing, too. They renew every 2 s, so a
+lease outlives a shorter one."""
 _RUNS = 6  # tries of one group when PostgreSQL reports deadlocks
 
 
@@ -43,6 +51,7 @@ class Op(Generic[T]):
     ids: Sequence[str] = ()
     weight: int = 1  # documents it touches, about
     future: asyncio.Future[T] | None = None
+    begun: bool = False
     result: T | None = None
     error: BaseException | None = field(default=None)
 
@@ -71,6 +80,8 @@ class Writer:
     def run(self, ops: Callable[[], Sequence[Op[Any]]]) -> Sequence[Op[Any]]:
         """Run the operations that *ops* yields once the gate is open; each knows its end."""
         with self._gate.hold() if self._gate else nullcontext():
+            if self._gate is not None and self._gate.waited_s > DOUBT_S:
+                self.last_failure = time.monotonic()
             group = ops()
             if group:
                 self._run_group(group)
@@ -128,6 +139,11 @@ class Writer:
             with contextlib.suppress(Exception):
                 conn.close()
 
+    def no_turn(self) -> DependencyDown:
+        """What those are told who waited in vain."""
+        self.last_failure = time.monotonic()
+        return down(no_turn(PATIENCE_S, self._gate.guard if self._gate else None))
+
     def close(self) -> None:
         if self._conn is not None:
             self._conn.close()
@@ -153,32 +169,55 @@ class Committer:
         """The operation's result, once it is durable. *weight*: documents, if not len(*ids*).
 
         Raises:
-            DependencyDown: ledger_unwritable; the operation did not happen.
+            DependencyDown: ledger_unwritable; the operation did not happen (of one that was begun
+                and did not end within ``BEGUN_S``, nobody knows).
             UnjamError: whatever *run* raised.
         """
         if os.getpid() != self._pid:
             raise RuntimeError("the ledger was opened before a fork; open it in the child")
-        op = Op(run, ids, weight or max(1, len(ids)), asyncio.get_running_loop().create_future())
-        assert op.future is not None
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        op = Op(run, ids, weight or max(1, len(ids)), future)
+        self._enter(op)
+        try:
+            await asyncio.wait([future], timeout=PATIENCE_S)
+            if not future.done() and not self._drop(op):
+                await asyncio.wait([future], timeout=BEGUN_S)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        if future.done() and not future.cancelled():
+            return future.result()
+        future.cancel()
+        raise self._writer.no_turn()
+
+    def post(self, run: Callable[[Tx], object]) -> None:
+        """Do it when there is a turn; nobody waits for it. From any thread."""
+        with contextlib.suppress(DependencyDown):
+            self._enter(Op(run))
+
+    def _enter(self, op: Op[Any]) -> None:
         with self._wake:
             if self._closing:
                 raise down("it is closed")
             self._line.append(op)
             self._wake.notify()
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await op.future
-        except TimeoutError:
-            self._writer.last_failure = time.monotonic()
-            raise down(f"no turn to write within {PATIENCE_S:.0f} s") from None
+
+    def _drop(self, op: Op[Any]) -> bool:
+        """Take it out of the line; False when it has begun."""
+        with self._wake:
+            if not op.begun and op.future is not None:
+                op.future.cancel()
+            return not op.begun
 
     def close(self) -> None:
-        """Finish what is in line, then stop. Blocking."""
+        """Finish what is in line, then stop. Blocking, but not for longer than a turn may take: a
+        thread that stands before the gate is left there, and ends with the process."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
-        self._writer.close()
+        self._thread.join(PATIENCE_S)
+        if not self._thread.is_alive():
+            self._writer.close()
 
     def _work(self) -> None:
         while True:
@@ -202,7 +241,8 @@ class Committer:
             while self._line and (not taken or weight + self._line[0].weight <= GROUP):
                 op = self._line.popleft()
                 # Nobody waits for a cancelled one any more, so it does not happen.
-                if op.future is not None and not op.future.cancelled():
+                if op.future is None or not op.future.cancelled():
+                    op.begun = True
                     taken.append(op)
                     weight += op.weight
         return taken

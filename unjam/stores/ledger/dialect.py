@@ -14,6 +14,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from unjam.core.errors import DependencyDown, SetupError
 
 BUSY_TIMEOUT_MS = 5_000
+FROZEN_S = 4.0
+"""Between two statements of a write there are microseconds of Python."""
 READERS = 4
 _RETRIABLE = ("DeadlockDetected", "SerializationFailure", "LockNotAvailable")
 
@@ -112,12 +114,16 @@ class Postgres:
         self.url = url.set(drivername="postgresql+psycopg")
 
     def writer(self) -> Engine:
-        # A client that froze inside a transaction must not keep its locks for ever.
-        return self._engine(2, "READ COMMITTED", "-c idle_in_transaction_session_timeout=15000")
+        # A client that froze inside a transaction must not keep its locks: the server ends its
+        # session, and with it the transaction, before a lease that it holds up runs out.
+        return self._engine(2, "READ COMMITTED", _idle_at_most(FROZEN_S))
 
     def reader(self) -> Engine:
+        # A frozen reader keeps vacuum from cleaning up, nothing worse; a backup may be slow.
         return self._engine(
-            READERS, "REPEATABLE READ", "-c default_transaction_read_only=on"
+            READERS,
+            "REPEATABLE READ",
+            f"-c default_transaction_read_only=on {_idle_at_most(60.0)}",
         ).execution_options(postgresql_readonly=True)
 
     def _engine(self, size: int, isolation: Any, options: str) -> Engine:
@@ -129,7 +135,9 @@ class Postgres:
             pool_pre_ping=True,
             connect_args={
                 "connect_timeout": 5,
-                "options": f"{options} -c statement_timeout=30000",
+                # The server's own look-out for a client whose host is gone, seconds.
+                "options": f"{options} -c statement_timeout=30000 -c tcp_keepalives_idle=5"
+                " -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3",
                 "keepalives_idle": 10,
                 "keepalives_interval": 3,
                 "keepalives_count": 3,
@@ -150,6 +158,10 @@ class Postgres:
         from sqlalchemy.dialects.postgresql import insert
 
         return insert(table)
+
+
+def _idle_at_most(seconds: float) -> str:
+    return f"-c idle_in_transaction_session_timeout={round(seconds * 1000)}"
 
 
 _PG_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +29,6 @@ from unjam.core.document import (
 )
 from unjam.core.errors import DependencyDown
 from unjam.core.events import Event
-from unjam.core.lease import LEASE_S
 from unjam.core.outcome import Outcome
 from unjam.core.ports import (
     Backlog,
@@ -43,6 +41,7 @@ from unjam.core.ports import (
     WorkerRef,
 )
 from unjam.stores.gate import Gate
+from unjam.stores.gate_guard import Freed, Guard
 from unjam.stores.ledger import (
     backlog,
     claims,
@@ -55,32 +54,38 @@ from unjam.stores.ledger import (
 )
 from unjam.stores.ledger.backup import backup
 from unjam.stores.ledger.book import DeadLetterBook
-from unjam.stores.ledger.commit import Committer, Op, Writer
+from unjam.stores.ledger.commit import PATIENCE_S, Committer, Op, Writer
 from unjam.stores.ledger.dialect import READERS, Postgres, Sqlite, as_down, dialect_of
 from unjam.stores.ledger.housekeeping import Housekeeping
+from unjam.stores.ledger.judging import Judging
 from unjam.stores.ledger.opening import prepare
 from unjam.stores.ledger.vector_audit import VectorAuditLedger
 
 T = TypeVar("T")
 
 
-class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBook):
+class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBook, Judging):
     """Open it with ``await SqlLedger.open(url)``, after any fork. Safe from any loop or thread."""
 
     def __init__(
-        self, ledger_id: str, dialect: Sqlite | Postgres, gate_dir: Path | None, lane: str
+        self,
+        ledger_id: str,
+        dialect: Sqlite | Postgres,
+        gate_dir: Path | None,
+        lane: str,
+        freed: Callable[[Freed], None] = lambda _: None,
     ) -> None:
         self.id = ledger_id
         self._dialect = dialect
+        self._guard = Guard(lambda one: self._note_freed(one, freed))
         pins: dict[str, Pin] = {}
-        self._writer = Writer(dialect, _gate(dialect, gate_dir), pins, lane)
+        self._writer = Writer(dialect, _gate(dialect, gate_dir, self._guard), pins, lane)
         self._committer = Committer(self._writer)
-        self._keeper = Writer(dialect, _gate(dialect, gate_dir), pins, lane)
+        self._keeper = Writer(dialect, _gate(dialect, gate_dir, self._guard), pins, lane)
         self._keeping = threading.Lock()
         self._reader = dialect.reader()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
-        self._asleep_s = _asleep_s()
-        self._resumed = float("-inf")
+        self._begin_judging()
 
     @classmethod
     async def open(
@@ -90,11 +95,13 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
         gate_dir: Path | None = None,
         suspect_lane: str = "rag_large_docs",
         durable: bool = True,
+        freed: Callable[[Freed], None] = lambda _: None,
     ) -> SqlLedger:
         """Create, migrate or just open the ledger at *url*.
 
         *gate_dir* holds the gate's two lock files (SQLite only; default: beside the file); all
-        processes must name the same. *durable* False is for throw-away ledgers.
+        processes must name the same. *durable* False is for throw-away ledgers. *freed* is told,
+        in a thread, of a process that stood frozen in the gate and was woken or killed for it.
 
         Raises:
             DependencyDown: ledger_unwritable. LedgerVersionError: it is newer than this program.
@@ -109,7 +116,7 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
             finally:
                 if gate is not None:
                     gate.close()
-            return cls(ledger_id, dialect, gate_dir, suspect_lane)
+            return cls(ledger_id, dialect, gate_dir, suspect_lane, freed)
 
         opened = await asyncio.to_thread(work)
         await opened._doubt_silence()
@@ -121,8 +128,10 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
 
     def _close(self) -> None:
         self._committer.close()
-        with self._keeping:
+        if self._keeping.acquire(timeout=PATIENCE_S):  # else it stands before the gate
             self._keeper.close()
+            self._keeping.release()
+        self._guard.close()
         self._readers.shutdown()
         self._reader.dispose()
 
@@ -278,31 +287,6 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
         await self._committer.submit(lambda tx: upkeep.retire(tx, worker_id))
 
     # -- the reconciler's questions ----------------------------------------------------------
-    async def expire(
-        self, dead_workers: Sequence[str] = (), limit: int = 500
-    ) -> builtins.list[Ticket]:
-        judge = self._may_judge_time()
-        if not judge and not dead_workers:
-            return []
-        return await self._committer.submit(
-            lambda tx: deaths.expire(tx, dead_workers, limit, judge)
-        )
-
-    async def _doubt_silence(self) -> None:
-        """When not one process was heard of for a lease, perhaps none could write: an outage that
-        this process has not seen. Who is known to be dead is judged all the same."""
-        ages = [age for _, age in await self.processes()]
-        if ages and min(ages) > LEASE_S:
-            self._resumed = time.monotonic()
-
-    def _may_judge_time(self) -> bool:
-        """Not within a lease of an outage or a suspend: nobody could renew meanwhile."""
-        asleep_s = _asleep_s()
-        if asleep_s > self._asleep_s + 1.0:
-            self._asleep_s, self._resumed = asleep_s, time.monotonic()
-        trouble = max(self._writer.last_failure, self._keeper.last_failure, self._resumed)
-        return time.monotonic() - trouble > LEASE_S
-
     async def wake(self, limit: int = 500) -> builtins.list[Ticket]:
         return await self._committer.submit(lambda tx: upkeep.wake(tx, limit))
 
@@ -379,20 +363,17 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
         await asyncio.to_thread(backup, self._dialect, self._reader, target)
 
 
-def _gate(dialect: Sqlite | Postgres, gate_dir: Path | None) -> Gate | None:
+def _gate(
+    dialect: Sqlite | Postgres, gate_dir: Path | None, guard: Guard | None = None
+) -> Gate | None:
     if not isinstance(dialect, Sqlite):
         return None
     try:
         dialect.path.parent.mkdir(parents=True, exist_ok=True)
-        return Gate(gate_dir or dialect.path.parent)
+        return Gate(gate_dir or dialect.path.parent, guard=guard)
     except OSError as error:
         trouble: DependencyDown | None = as_down(error)
         raise trouble or error from error
-
-
-def _asleep_s() -> float:
-    """Seconds that this host has been suspended since it booted."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 def _ids(tickets: Sequence[Ticket]) -> builtins.list[str]:

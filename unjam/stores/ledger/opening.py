@@ -21,6 +21,9 @@ from unjam.stores import schema, triggers
 from unjam.stores.gate import Gate
 from unjam.stores.ledger.dialect import Postgres, Sqlite, as_down
 
+PATIENCE_S = 60.0
+"""For the gate: another process may be migrating a large ledger."""
+
 _OPEN_LOCK = 0x6F70656E  # any constant; "open" in ASCII
 
 
@@ -33,7 +36,7 @@ def prepare(dialect: Sqlite | Postgres, gate: Gate | None) -> str:
     """
     engine = dialect.writer()
     try:
-        with gate.hold() if gate else nullcontext():
+        with gate.hold(PATIENCE_S) if gate else nullcontext():
             if isinstance(dialect, Sqlite):
                 _use_wal(dialect.path)
             _bring_up(engine, dialect)
