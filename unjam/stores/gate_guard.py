@@ -133,7 +133,7 @@ class Guard:
     def _look(self, locks: set[tuple[int, int]]) -> None:
         sees: list[str] = []
         inside: set[int] = set()
-        for pid in _holders(locks) if locks else ():
+        for pid in holders(locks) if locks else ():
             process = _process(pid)
             if process is None or pid == os.getpid():
                 continue
@@ -179,7 +179,7 @@ def _identity(lock: int) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
 
 
-def _holders(locks: set[tuple[int, int]]) -> list[int]:
+def holders(locks: set[tuple[int, int]]) -> list[int]:
     """Processes that hold one of these files (device, inode) by ``flock``, as seen from this pid
     namespace; those of other containers are not shown."""
     inodes = {inode for _, inode in locks}
@@ -227,7 +227,7 @@ def _send(pid: int, start: int, number: int, locks: set[tuple[int, int]]) -> boo
         process = _process(pid)
         if process is None or process.start != start or process.state != "T" or process.traced:
             return False
-        if pid not in _holders(locks):
+        if pid not in holders(locks):
             return False
         signal.pidfd_send_signal(pidfd, number)
     except OSError:  # it ended, or is another user's: patience runs out instead

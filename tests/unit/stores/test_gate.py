@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from tests.fixtures.ledger import PIN, WORKER
 from unjam.core.document import Submission
 from unjam.stores.gate import Gate
+from unjam.stores.gate_guard import Freed, Guard
 from unjam.stores.ledger import SqlLedger
 
 _spawn = multiprocessing.get_context("spawn")
@@ -76,6 +78,43 @@ def _sit(folder: Path, inside: Event) -> None:
     with Gate(folder).hold():
         inside.set()
         signal.pause()
+
+
+def _queue_up(folder: Path, waits: Event) -> None:
+    gate = Gate(folder)
+    fcntl.flock(gate.locks[1], fcntl.LOCK_EX)  # the turn: it stands before the door
+    waits.set()
+    fcntl.flock(gate.locks[0], fcntl.LOCK_EX)
+    signal.pause()
+
+
+def test_one_that_freezes_before_the_door_is_freed_too(tmp_path: Path) -> None:
+    """It holds the turn only, and would keep all others from standing in line."""
+    freed: list[Freed] = []
+    guard = Guard(freed.append)
+    inside, waits = _spawn.Event(), _spawn.Event()
+    sitter = _spawn.Process(target=_sit, args=(tmp_path, inside), daemon=True)
+    queued = _spawn.Process(target=_queue_up, args=(tmp_path, waits), daemon=True)
+    sitter.start()
+    assert inside.wait(30)
+    queued.start()
+    assert waits.wait(30) and queued.pid is not None
+    os.kill(queued.pid, signal.SIGSTOP)
+    gate = Gate(tmp_path, guard=guard)
+    with pytest.raises(TimeoutError, match="is stopped inside the gate"), gate.hold(1.4):
+        raise AssertionError("it got in")
+    assert gate.waiting_since is None and freed == []
+    with pytest.raises(TimeoutError), gate.hold(4.0):
+        raise AssertionError("it got in")
+    # It was woken, and rightly stands in line; nobody touches the one who is inside and runs.
+    assert [(f.pid, f.how) for f in freed] == [(queued.pid, "woken")]
+    for process in (sitter, queued):
+        process.kill()
+        process.join(10)
+    with gate.hold(5.0):
+        pass
+    gate.close()
+    guard.close()
 
 
 def test_a_dead_holder_opens_the_gate(tmp_path: Path) -> None:
