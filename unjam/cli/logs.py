@@ -21,6 +21,8 @@ from unjam.cli.lang import t
 POLL_S = 0.2
 BLOCK = 1 << 16
 _OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.0-9]*Z")
+_COLOUR = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
+"""What servers write for a terminal (ECMA-48, control sequences); a log is read without."""
 _VALKEY = re.compile(r"\d\d \w{3} \d{4} \d\d:\d\d:\d\d\.\d+")
 
 
@@ -193,7 +195,7 @@ def _backwards(file: Path) -> Iterator[str]:
 
 
 def _text(row: bytes) -> str:
-    return row.decode("utf-8", "replace").rstrip("\r")
+    return _COLOUR.sub("", row.decode("utf-8", "replace").rstrip("\r"))
 
 
 # -- as it comes ------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class RedisProbe:
     async def _ask(self) -> list[Any]:
         async with self._link.redis.pipeline(transaction=False) as pipe:
             pipe.info()
-            pipe.exists(keys.SUSPENDED)
+            pipe.get(keys.SUSPENDED)
             pipe.hget(keys.HOUSE, "ledger_id")
             pipe.get(keys.EPOCH)
             pipe.hgetall(OUTCOMES)
@@ -130,7 +130,8 @@ def _facts(info: Mapping[str, Any], notes: list[Any]) -> RedisFacts:
         max_clients=int(info.get("maxclients", 0)),
         rejected=int(info.get("rejected_connections", 0)),
         connections=int(info.get("total_connections_received", 0)),
-        suspended=bool(suspended),
+        # A pause of all lanes through unjam has the same key; the ledger tells of that one.
+        suspended=suspended is not None and suspended != keys.OUR_SUSPENSION,
         house=str(house or ""),
         epoch=int(epoch or 0),
         version=str(info.get("valkey_version") or info.get("redis_version", "")),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -235,6 +236,13 @@ async def test_logs_are_one_stream_in_the_order_of_time(folder: Path) -> None:
     assert "traceback" in done.out.splitlines()[4]
     last = await run("logs", "-n", "2", RAG_LOG_DIR=str(folder))
     assert [line.split()[0] for line in last.out.splitlines()] == ["api", "rag-worker"]
+
+
+def test_servers_colours_are_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "chroma.log"
+    log.write_bytes(b"\x1b[2m\x1b[38;2;1;2;3mSaving\x1b[0m data to: \x1b[32m./chroma\x1b[m\n")
+    (line,) = last_lines([log], 5, re.compile("Saving data"))
+    assert line.text == "Saving data to: ./chroma"
 
 
 async def test_logs_by_name_and_pattern(folder: Path) -> None:
