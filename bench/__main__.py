@@ -20,6 +20,7 @@ MODEST = {
     "order": "--documents 20000",
     "recovery": "--rounds 3",
     "governor": "--minute 20 --minutes 3 --limit 200",
+    "knobs": "--files 150 --only RAG_EMBEDDING_BATCH_SIZE",
     "latency": "--seconds 10 --vectors 20000",
     "memory": "--large-mb 50",
     "profile": "--files 300",

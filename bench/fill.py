@@ -46,8 +46,7 @@ async def _fill(ours: House, documents: int, chunks_each: int, first: int) -> fl
         await ledger.close()
     began = time.perf_counter()
     numbers = range(first, first + documents)
-    await _fill_chroma(ours, pin, numbers, chunks_each)
-    await asyncio.to_thread(_fill_ledger, ours.ledger_url, pin, numbers, chunks_each)
+    await _fill_blocks(ours, pin, numbers, chunks_each)
     return time.perf_counter() - began
 
 
@@ -55,50 +54,45 @@ def document_id(number: int) -> str:
     return f"0190{number:028x}"
 
 
-async def _fill_chroma(ours: House, pin: Pin, numbers: range, chunks_each: int) -> None:
+async def _fill_blocks(ours: House, pin: Pin, numbers: range, chunks_each: int) -> None:
+    """Ledger right after Chroma: the watchdog removes chunks of documents that nobody knows."""
     dice = np.random.default_rng(numbers.start)
     dimension = pin.fingerprint.dimension or 384
     vectors = ChromaVectors(ours.chroma_url)
     pool = [text_of(n, CHUNK_BYTES) for n in range(50)]
-    rows: list[ChunkRow] = []
-
-    async def flush() -> None:
-        block = dice.standard_normal((len(rows), dimension)).astype(np.float32)
-        block /= np.linalg.norm(block, axis=1, keepdims=True)
-        await vectors.upsert(pin.fingerprint.collection, rows, block)
-        rows.clear()
-
+    each = max(1, BLOCK // chunks_each)
     try:
-        for number in numbers:
-            name = document_id(number)
-            for index in range(chunks_each):
-                text = pool[(number + index) % len(pool)]
-                chunk = Chunk(index, text, 200, 0, len(text))
-                row = ChunkRow(chunk_id(name, 1, index), name, 1, "", chunk, f"{number}.txt")
-                rows.append(row)
-            if len(rows) >= BLOCK:
-                await flush()
-        if rows:
-            await flush()
+        for start in range(0, len(numbers), each):
+            some = numbers[start : start + each]
+            rows = [
+                _chunk(n, i, pool[(n + i) % len(pool)]) for n in some for i in range(chunks_each)
+            ]
+            block = dice.standard_normal((len(rows), dimension)).astype(np.float32)
+            block /= np.linalg.norm(block, axis=1, keepdims=True)
+            await vectors.upsert(pin.fingerprint.collection, rows, block)
+            await asyncio.to_thread(_fill_ledger, ours.ledger_url, pin, some, chunks_each)
     finally:
         await vectors.close()
+
+
+def _chunk(number: int, index: int, text: str) -> ChunkRow:
+    name = document_id(number)
+    chunk = Chunk(index, text, 200, 0, len(text))
+    return ChunkRow(chunk_id(name, 1, index), name, 1, "", chunk, f"{number}.txt")
 
 
 def _fill_ledger(url: str, pin: Pin, numbers: range, chunks_each: int) -> None:
     engine = dialect_of(url, durable=False).writer()
     now = time.time()
     try:
-        for start in range(0, len(numbers), BLOCK):
-            rows = [_row(n, pin, chunks_each, now) for n in numbers[start : start + BLOCK]]
-            ids = [row["id"] for row in rows]
-            accepted = [{"document_id": i, "at": now} for i in ids]
-            events = [
-                {"document_id": i, "generation": 1, "at": now, "kind": "accepted"} for i in ids
-            ]
-            with engine.begin() as conn:
-                conn.execute(sa.insert(schema.documents), rows)
-                conn.execute(sa.insert(schema.acceptances), accepted)
-                conn.execute(sa.insert(schema.events), events)
+        rows = [_row(n, pin, chunks_each, now) for n in numbers]
+        ids = [row["id"] for row in rows]
+        accepted = [{"document_id": i, "at": now} for i in ids]
+        events = [{"document_id": i, "generation": 1, "at": now, "kind": "accepted"} for i in ids]
+        with engine.begin() as conn:
+            conn.execute(sa.insert(schema.documents), rows)
+            conn.execute(sa.insert(schema.acceptances), accepted)
+            conn.execute(sa.insert(schema.events), events)
     finally:
         engine.dispose()
 

@@ -1,7 +1,7 @@
 """CocoIndex: an app that walks the folder, with a target of its own for Chroma (it brings none).
 
-Its embedding function is batched over all files; as only one batch is ever under way, the batch is
-as large as all requests in flight together and divided inside. Its state is a local LMDB.
+Its embedding function is batched over all files, and limited to the requests in flight that
+everybody has; it would have many more. Its state is a local LMDB.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ COLLECTION = chromadb.HttpClient(
     host=ARGS.chroma_host, port=ARGS.chroma_port
 ).get_or_create_collection(ARGS.collection, embedding_function=None)
 SPLITTER = RecursiveSplitter()
+IN_FLIGHT = asyncio.Semaphore(ARGS.in_flight)
 BYTES_PER_CHAR = ARGS.bytes_per_char
 
 
@@ -88,13 +89,11 @@ class ChromaRows:
 ROWS = coco.register_root_target_states_provider("bench/chroma", ChromaRows())
 
 
-@coco.fn.as_async(batching=True, max_batch_size=ARGS.batch * ARGS.in_flight)
+@coco.fn.as_async(batching=True, max_batch_size=ARGS.batch)
 async def embed(texts: list[str]) -> list[Any]:
-    parts = [texts[i : i + ARGS.batch] for i in range(0, len(texts), ARGS.batch)]
-    answers = await asyncio.gather(
-        *(OPENAI.embeddings.create(model=ARGS.model, input=part) for part in parts)
-    )
-    return [item.embedding for answer in answers for item in answer.data]
+    async with IN_FLIGHT:
+        answer = await OPENAI.embeddings.create(model=ARGS.model, input=texts)
+    return [item.embedding for item in answer.data]
 
 
 @coco.fn
