@@ -1,4 +1,4 @@
-"""What is slow and not away: named as slow within half a minute, over once it is quick again."""
+"""What is slow and not away: named so within half a minute, and over once it is quick again."""
 
 from __future__ import annotations
 
