@@ -174,6 +174,7 @@ def house(
     """``unjam up`` with its shipped defaults, but for the endpoint (one of its own, unless given)
     and *settings*."""
     OUT.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
     folder = Path(tempfile.mkdtemp(prefix="unjam-bench-"))
     port = free_port()
     with contextlib.ExitStack() as stack:

@@ -285,8 +285,8 @@ def options() -> argparse.Namespace:
 
 def main() -> int:
     args = options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
     names = {r: RIVALS[r] for r in args.rivals.split(",") if r}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
     legs: dict[str, Leg] = {r: rival_leg(r) for r in names}
     if not args.no_unjam:
         legs["unjam"], names["unjam"] = unjam_leg, "unjam add --wait"
