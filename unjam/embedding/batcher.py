@@ -187,9 +187,14 @@ class Batcher:
         due = min(self._oldest + linger_s, max(self._newest, self._oldest) + quiet_s)
         if loop.time() >= due - 0.001:
             return True
-        if self._linger_handle is None or self._linger_handle.when() < loop.time():
-            self._linger_handle = loop.call_at(due, self._pump_soon)
+        if self._linger_handle is None:
+            self._linger_handle = loop.call_at(due, self._lingered_enough)
         return False
+
+    def _lingered_enough(self) -> None:
+        # A timer that has fired is forgotten here: uvloop's clock may still show its own moment.
+        self._linger_handle = None
+        self._pump_soon()
 
     def _take(self) -> list[_Item]:
         size = self._size()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+import uvloop
 
 from unjam.core.errors import DependencyDown, DocumentRejected
 from unjam.core.ports import Vectors
@@ -270,3 +272,23 @@ async def test_under_load_requests_fill():
         await asyncio.sleep(0.005)
     await asyncio.gather(*tasks)
     assert len(endpoint.requests) <= 20
+
+
+def test_no_text_is_left_behind_by_a_timer_on_the_loop_of_workers() -> None:
+    """uvloop's clock stands still between two turns, so a timer fires at the very time it names."""
+    dice = random.Random(1)
+
+    async def play() -> None:
+        endpoint = Endpoint()
+        batcher = make(endpoint, size=32, in_flight=3)
+
+        async def one(text: str, after_s: float) -> None:
+            await asyncio.sleep(after_s)
+            await batcher.embed([text])
+
+        for n in range(100):
+            async with asyncio.timeout(5):
+                await asyncio.gather(*(one(f"{n}/{i}", dice.random() * 0.02) for i in range(6)))
+        await batcher.close()
+
+    uvloop.run(play())
