@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -11,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.frozen import freeze_outside_the_gate
 from unjam.core.chunk import chunk_ids
 from unjam.core.document import RUNNING, State
 from unjam.core.events import EventKind
 from unjam.core.lease import LEASE_S
-from unjam.stores.gate import Gate
-from unjam.stores.gate_guard import holders
 from unjam.testing.openai_process import FakeOpenAI
-from unjam.testing.stack import Process, Stack
+from unjam.testing.stack import Stack
 from unjam.testing.wait import until, until_ended
 
 pytestmark = pytest.mark.thorough
@@ -26,21 +24,6 @@ pytestmark = pytest.mark.thorough
 
 def text(word: str) -> str:
     return "\n\n".join(f"{word} {n}: the ledger of {word} is long." for n in range(40))
-
-
-async def freeze_outside_the_gate(worker: Process, data_dir: Path) -> None:
-    """Inside, it would be woken at once (``test_frozen_writer``)."""
-
-    async def freeze() -> bool:
-        worker.signal(signal.SIGSTOP)
-        with contextlib.closing(Gate(data_dir)) as gate:
-            locks = {(stat.st_dev, stat.st_ino) for stat in map(os.fstat, gate.locks)}
-            if worker.pid not in holders(locks):
-                return True
-        worker.signal(signal.SIGCONT)
-        return False
-
-    await until("it is frozen, not in the gate", freeze)
 
 
 async def test_a_worker_that_wakes_after_its_lease_changes_nothing(

@@ -172,6 +172,7 @@ async def test_it_changes_nothing_once_its_document_has_another_owner(
     assert completed == (now.state is State.SEARCHABLE)
 
 
+@pytest.mark.alone
 async def test_one_that_stops_again_is_killed_and_rolled_back(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     freed: list[Freed] = []

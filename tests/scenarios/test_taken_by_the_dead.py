@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+from tests.fixtures.frozen import freeze_outside_the_gate
 from unjam.core.document import State
 from unjam.core.events import EventKind
 from unjam.queue.audit import STRANDED_S
@@ -58,7 +59,7 @@ async def test_what_a_killed_worker_had_taken_goes_on_within_seconds(stack: Stac
         return {ref.kind for ref, _ in await ledger.processes()}
 
     await until("both live", kinds, lambda k: k == {"worker", "watchdog"})
-    worker.signal(signal.SIGSTOP)  # only the doomed one takes
+    await freeze_outside_the_gate(worker, stack.data_dir)  # only the doomed one takes
     ids = [await stack.add(f"Note {n}: the pump is serviced in week {n}.") for n in range(3)]
     name, count = await asyncio.to_thread(take_and_die, stack)
     assert count == 3
