@@ -27,13 +27,10 @@ class Coalescer(Generic[T, R]):
         *,
         max_weight: int,
         weight: Callable[[T], int] = lambda _: 1,
-        linger_s: float = 0.0,
     ) -> None:
-        """*linger_s*: how long the first of a batch waits for company."""
         self._flush = flush
         self._max_weight = max_weight
         self._weight = weight
-        self._linger_s = linger_s
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._runner: asyncio.Task[None] | None = None
 
@@ -52,7 +49,7 @@ class Coalescer(Generic[T, R]):
 
     async def _run(self) -> None:
         # One turn of the loop lets everybody who is ready in this instant join the batch.
-        await asyncio.sleep(self._linger_s)
+        await asyncio.sleep(0)
         while self._waiting:
             batch = self._take()
             try:

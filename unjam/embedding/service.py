@@ -88,7 +88,7 @@ class EmbeddingService:
         return vector
 
     async def warm_up(self, pin: Pin) -> None:
-        """Load the model or the SDK now, so that the first document does not wait for it.
+        """Load model or client now: the first document need not wait for it.
 
         Raises:
             DependencyDown: waiting reasons embedding_*.

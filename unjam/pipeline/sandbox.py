@@ -52,9 +52,6 @@ _BUFFER_BYTES = 256 << 10
 TOGETHER_BYTES = 1 << 20
 LEAST_WEIGHT = 16 << 10
 """Small texts share a child up to 1 MiB, and up to 64 of them: a fork costs what ten of them do."""
-LINGER_S = 0.005
-"""Documents that were claimed together ask within this time, and a fork takes 10 ms or more."""
-
 SMALL_BYTES = 256 << 10
 _TEXTS = frozenset({PLAIN, MARKDOWN, CSV, JSON, SOURCE, FAULT})
 
