@@ -14,7 +14,7 @@ import pytest
 from unjam.core.errors import DependencyDown, DocumentRejected, SetupError, UsageError
 from unjam.core.ports import Blobs
 from unjam.stores import blobs as module
-from unjam.stores.blobs import LocalBlobs
+from unjam.stores.blobs import BUFFER_BYTES, LocalBlobs
 from unjam.stores.memory import MemoryBlobs
 
 
@@ -53,10 +53,10 @@ async def test_what_goes_in_comes_out(blobs: Blobs, size: int) -> None:
     assert writer.size_bytes == size
     assert writer.head == data[:65_536]
     assert writer.digest() == sha(data)
-    assert not await blobs.exists(sha(data))
+    assert not await blobs.present([sha(data)])
     await blobs.commit([writer])
     assert writer.digest() == sha(data)
-    assert await blobs.exists(sha(data))
+    assert await blobs.present([sha(data)]) == {sha(data)}
     assert (await blobs.path(sha(data))).read_bytes() == data
 
 
@@ -78,7 +78,7 @@ async def test_remove_is_idempotent(blobs: Blobs) -> None:
     (content_hash,) = await put(blobs, b"a")
     await blobs.remove(content_hash)
     await blobs.remove(content_hash)
-    assert not await blobs.exists(content_hash)
+    assert not await blobs.present([content_hash])
     with pytest.raises(DocumentRejected) as caught:
         await blobs.path(content_hash)
     assert caught.value.code == "original_missing"
@@ -90,6 +90,16 @@ async def test_abort_leaves_nothing(local: LocalBlobs) -> None:
     await writer.abort()
     await writer.abort()
     assert list((local.root / "tmp").iterdir()) == []
+
+
+async def test_a_small_upload_that_is_given_up_never_was_a_file(local: LocalBlobs) -> None:
+    writer = await local.create()
+    await writer.write(b"known already")
+    assert list(local.root.rglob("up-*")) == []
+    await writer.abort()
+    with pytest.raises(UsageError):
+        await writer.write(b"x" * BUFFER_BYTES)
+    assert list(local.root.rglob("up-*")) == []
 
 
 async def test_abort_after_commit_is_harmless(blobs: Blobs) -> None:
@@ -105,7 +115,7 @@ async def test_abort_after_commit_is_harmless(blobs: Blobs) -> None:
 async def test_names_never_become_paths(local: LocalBlobs) -> None:
     for name in ("../../etc/passwd", "a" * 63, "A" * 64, "", "/" * 64):
         with pytest.raises(UsageError):
-            await local.exists(name)
+            await local.present([name])
 
 
 async def test_bytes_are_synced_before_they_are_named(
@@ -148,7 +158,7 @@ async def test_full_disk(local: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(DependencyDown) as caught:
         await local.commit([writer])
     assert caught.value.code == "blob_store_down"
-    assert not await local.exists(sha(b"a"))
+    assert not await local.present([sha(b"a")])
 
 
 async def test_a_folder_belongs_to_one_ledger(local: LocalBlobs, tmp_path: Path) -> None:
@@ -164,11 +174,13 @@ async def test_a_file_uploaded_again_just_now_stays(local: LocalBlobs) -> None:
     careful = LocalBlobs(local.root)
     (content_hash,) = await put(local, b"a")
     await careful.remove(content_hash)
-    assert await careful.exists(content_hash)
+    assert await careful.present([content_hash])
 
 
 async def test_sweep_takes_old_leftovers_only(local: LocalBlobs) -> None:
     old, young = await local.create(), await local.create()
+    for writer in (old, young):
+        await writer.write(b"x" * BUFFER_BYTES)
     hour_ago = time.time() - 4_000
     os.utime(old.file, (hour_ago, hour_ago))
     assert await local.sweep() == 1

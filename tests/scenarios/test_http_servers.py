@@ -151,10 +151,10 @@ async def test_an_upload_cut_by_kill_9_is_not_accepted(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         head = (
-            b"POST /api/rag/documents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
+            b"POST /api/rag/documents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
-            b'--b\r\nContent-Disposition: form-data; name="file"; filename="s"\r\n\r\nhalf'
-        )
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="s"\r\n\r\n'
+        ) + b"half" * 100_000
         writer.write(head)
         await writer.drain()
         uploads = server.folder / "blobs" / "tmp"

@@ -50,15 +50,15 @@ async def test_a_blob_that_was_never_accepted_goes(stack: Stack, sweeper: Reconc
     await round_of(sweeper)  # finds it; from here on it counts as unreferenced
     await asyncio.sleep(0)
     await round_of(sweeper)
-    assert not await blobs.exists(stray)
-    assert await blobs.exists(kept.content_hash)
+    assert not await blobs.present([stray])
+    assert await blobs.present([kept.content_hash])
 
 
 async def test_within_its_hour_it_stays(stack: Stack) -> None:
     stray = await committed(stack, b"never accepted")
     sweeper = reconciler_of(stack.services)
     await round_of(sweeper)
-    assert await stack.services.blobs.exists(stray)
+    assert await stack.services.blobs.present([stray])
     assert await stack.services.ledger.unreferenced_blobs(0.0) == []  # too young to be noticed
 
 
@@ -72,7 +72,7 @@ async def test_an_hour_begins_when_it_is_noticed(
     await round_of(sweeper)
     assert await stack.services.ledger.unreferenced_blobs(0.0) == [stray]
     await round_of(sweeper)
-    assert await stack.services.blobs.exists(stray)
+    assert await stack.services.blobs.present([stray])
 
 
 async def test_the_same_bytes_uploaded_meanwhile_stay(stack: Stack, sweeper: Reconciler) -> None:
@@ -87,7 +87,7 @@ async def test_the_same_bytes_uploaded_meanwhile_stay(stack: Stack, sweeper: Rec
     await stack.add(b"twice the same")
     await round_of(sweeper)
     await round_of(sweeper)
-    assert await stack.services.blobs.exists(stray)
+    assert await stack.services.blobs.present([stray])
 
 
 async def test_unfinished_uploads_go(stack: Stack) -> None:

@@ -259,7 +259,7 @@ class Intake:
             key = submission.idempotency_key
             if key and await self._ledger.find_idempotent(user_id, key):
                 known.add(submission.content_hash)
-        return {h for h in known if await self._blobs.exists(h)}
+        return await self._blobs.present(list(known)) if known else known
 
     def _submission(
         self,

@@ -25,8 +25,9 @@ from unjam.core.errors import DependencyDown, DocumentRejected, SetupError, Usag
 from unjam.core.ports import BlobWriter
 
 HEAD_BYTES = 65_536
-BUFFER_BYTES = 1_048_576
-"""What a writer keeps in memory before it goes to a thread to hash and write."""
+BUFFER_BYTES = 262_144
+"""What a writer keeps in memory before it goes to a thread to hash and write. A smaller upload
+becomes a file only when it is committed: bytes that are stored already never do."""
 REMOVE_GRACE_S = 60.0
 """``remove`` leaves a younger file alone: it was just uploaded again, and its new reference may
 not stand in the ledger yet."""
@@ -85,12 +86,7 @@ class LocalBlobs:
             )
 
     async def create(self) -> LocalWriter:
-        return await asyncio.to_thread(self._create)
-
-    def _create(self) -> LocalWriter:
-        with _guarded("no upload can be begun"):
-            self._tmp.mkdir(parents=True, exist_ok=True)
-            return LocalWriter(self._tmp / f"up-{os.getpid()}-{secrets.token_hex(8)}")
+        return LocalWriter(self._tmp / f"up-{os.getpid()}-{secrets.token_hex(8)}")
 
     async def commit(self, writers: Sequence[BlobWriter]) -> None:
         own = cast("Sequence[LocalWriter]", writers)
@@ -128,12 +124,12 @@ class LocalBlobs:
                 )
         raise _down(f"{self.root} is not the folder of the originals (not mounted?)")
 
-    async def exists(self, content_hash: str) -> bool:
-        target = self._place(content_hash)
+    async def present(self, content_hashes: Sequence[str]) -> set[str]:
+        targets = [self._place(h) for h in content_hashes]
 
-        def look() -> bool:
+        def look() -> set[str]:
             with _guarded("originals cannot be looked up"):
-                return _is_there(target)
+                return {target.name for target in targets if _is_there(target)}
 
         return await asyncio.to_thread(look)
 
@@ -225,7 +221,8 @@ class LocalWriter:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._out: BinaryIO | None = file.open("xb", buffering=0)
+        self._out: BinaryIO | None = None
+        self._sealed = False
         self._sha = hashlib.sha256()
         self._buffer = bytearray()
         self._head = b""
@@ -240,12 +237,15 @@ class LocalWriter:
             await asyncio.to_thread(self._drain)
 
     def _drain(self) -> None:
+        if self._sealed:
+            raise UsageError("the upload is finished already")
         block, self._buffer = self._buffer, bytearray()
         self._sha.update(block)
         view = memoryview(block)
         with _guarded("an upload cannot be written"):
             if self._out is None:
-                raise UsageError("the upload is finished already")
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                self._out = self.file.open("xb", buffering=0)
             while view:
                 view = view[self._out.write(view) :]
 
@@ -265,23 +265,28 @@ class LocalWriter:
 
     def seal(self) -> None:
         """Blocking. Everything is handed to the kernel; nothing more can be written."""
-        if self._buffer:
+        if not self._sealed and (self._buffer or self._out is None):
             self._drain()
-        if self._out is not None:
-            self._out.close()
-            self._out = None
+        self._sealed = True
+        self._close()
 
     async def abort(self) -> None:
         """Leave nothing behind. Idempotent, and harmless after ``commit``."""
-        await asyncio.to_thread(self._abort)
+        begun = self._out is not None or self._sealed
+        self._sealed = True
+        self._buffer.clear()
+        if begun:
+            await asyncio.to_thread(self._discard)
 
-    def _abort(self) -> None:
+    def _discard(self) -> None:
+        self._close()
+        with contextlib.suppress(OSError):
+            self.file.unlink(missing_ok=True)
+
+    def _close(self) -> None:
         if self._out is not None:
             self._out.close()
             self._out = None
-        self._buffer.clear()
-        with contextlib.suppress(OSError):
-            self.file.unlink(missing_ok=True)
 
 
 # -- the file system ------------------------------------------------------------------------

@@ -56,8 +56,8 @@ class MemoryBlobs:
             file.write_bytes(self._bytes[content_hash])
         return file
 
-    async def exists(self, content_hash: str) -> bool:
-        return content_hash in self._bytes
+    async def present(self, content_hashes: Sequence[str]) -> set[str]:
+        return {h for h in content_hashes if h in self._bytes}
 
     async def remove(self, content_hash: str) -> None:
         self._bytes.pop(content_hash, None)

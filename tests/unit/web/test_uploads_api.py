@@ -332,11 +332,11 @@ async def test_too_many_files(web: Web) -> None:
 
 async def test_a_client_that_hangs_up_leaves_nothing(web: Web) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", web.port)
-    start = part('name="file"; filename="a.txt"', b"the beginning")
+    start = part('name="file"; filename="a.txt"', b"the beginning" * 50_000)
     head = (
         "POST /api/rag/documents HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
-        "Content-Length: 100000\r\n\r\n"
+        "Content-Length: 1000000\r\n\r\n"
     )
     writer.write(head.encode() + start)
     await writer.drain()
