@@ -52,6 +52,10 @@ SETTINGS_KO: dict[str, str] = {
     "RAG_TIMEZONE": "통계에 쓰는 IANA 시간대 이름. 비우면 호스트의 시간대",
     "RAG_LANG": "`en` 또는 `ko`",
     "RAG_LOG_FORMAT": "`text` 또는 `json`",
+    "RAG_SECRETS_DIR": "변수마다 파일 하나를 둔 폴더. 환경에 드러내지 않을 값에 씁니다. 변수가 설정되어 "
+    "있으면 파일보다 우선합니다",
+    "RAG_BEAT_FILE": "워커나 워치독이 루프가 도는 동안 5초마다 갱신하는 파일. 컨테이너의 활성 프로브가 "
+    "이 파일의 시각을 봅니다",
 }
 
 UNITS_KO: dict[str, str] = {

@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
+
+from unjam.core.errors import SetupError
 
 MIB = 1_048_576
+SECRETS_DIR = "RAG_SECRETS_DIR"
 
 
 def _default_data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "unjam"
+
+
+class _SecretFiles(SecretsSettingsSource):
+    """An empty file sets nothing, as an empty variable does."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return value or None, key, is_complex
+
+
+def _check_secrets(folder: Path, names: Iterable[str]) -> None:
+    if not folder.is_dir():
+        raise SetupError(
+            f"{SECRETS_DIR}={folder} is not a folder",
+            hint="Mount the secrets there, or leave the variable empty.",
+        )
+    shut = [n for n in names if (folder / n).exists() and not os.access(folder / n, os.R_OK)]
+    if shut:
+        raise SetupError(
+            f"{', '.join(shut)} in {folder} cannot be read by user {os.getuid()}",
+            hint="Let this user read them.",
+        )
 
 
 class Settings(BaseSettings):
@@ -24,6 +56,7 @@ class Settings(BaseSettings):
     Raises:
         pydantic.ValidationError: a variable holds something else than described here; the CLI
             turns it into one line per variable.
+        SetupError: RAG_SECRETS_DIR names no folder, or a file in it cannot be read.
     """
 
     model_config = SettingsConfigDict(
@@ -224,6 +257,39 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", alias="RAG_LOG_FORMAT", description="`text` or `json`"
     )
+    secrets_dir: Path | None = Field(
+        None,
+        alias=SECRETS_DIR,
+        description="folder with a file per variable, for values that an environment should not "
+        "show; a variable that is set wins over its file",
+    )
+    beat_file: Path | None = Field(
+        None,
+        alias="RAG_BEAT_FILE",
+        description="file that a worker or watchdog touches every 5 s while its loop turns, for "
+        "the liveness probe of a container",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What was passed, then the environment, then the files of RAG_SECRETS_DIR.
+
+        Raises:
+            SetupError: that folder is missing, or a file of ours in it cannot be read.
+        """
+        folder = os.environ.get(SECRETS_DIR)
+        if not folder:
+            return init_settings, env_settings
+        names = [str(field.alias) for field in cls.model_fields.values()]
+        _check_secrets(Path(folder).expanduser(), names)
+        return init_settings, env_settings, _SecretFiles(settings_cls, folder)
 
     @field_validator("data_dir", "log_dir_setting", mode="after")
     @classmethod

@@ -7,6 +7,7 @@ import logging
 import signal
 from typing import Any
 
+from unjam.app.alive import beating
 from unjam.app.house import House, found
 from unjam.app.looking import snapshot_of
 from unjam.app.reconciler import reconciler_of
@@ -36,6 +37,11 @@ def main(settings: Settings | None = None) -> int:
 
 
 async def _main(settings: Settings) -> int:
+    async with beating(settings.beat_file):
+        return await _watch(settings)
+
+
+async def _watch(settings: Settings) -> int:
     services = await open_services(settings, role="watchdog")
     couriers = couriers_of(services)
     stopping = asyncio.Event()

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Sequence
 
+from unjam.app.alive import beating
 from unjam.app.house import found
 from unjam.app.reconciler import reconciler_of
 from unjam.app.services import Services, open_services
@@ -42,6 +43,11 @@ async def work(
 ) -> int:
     """Be a worker until SIGTERM; 0. *parser* was started ahead, and is closed at the end."""
     configure_logging(settings, process="worker")
+    async with beating(settings.beat_file):
+        return await _work(settings, lanes, parser)
+
+
+async def _work(settings: Settings, lanes: Sequence[str], parser: SandboxParser | None) -> int:
     services = await open_services(settings, role="worker")
     tools, parser = services.tools(parser)
     me = process_identity("worker")
