@@ -132,6 +132,7 @@ async def test_large_ones_before_small_ones(tmp_path: Path) -> None:
         await play.all_over()
 
 
+@pytest.mark.alone  # its one worker must be replaced before "no workers" is the truth
 async def test_a_document_that_kills_whoever_works_on_it(tmp_path: Path) -> None:
     async with EmbeddedStack(tmp_path / "data", workers=1) as stack:
         play = await play_on(stack)
