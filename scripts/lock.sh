@@ -27,6 +27,6 @@ compile() { # FILE [OPTION …]
     fi
 }
 
-compile requirements.lock --extra postgres "$@"
-compile requirements-dev.lock --extra postgres --group dev --constraint requirements.lock "$@"
+compile requirements.lock --extra postgres --extra s3 "$@"
+compile requirements-dev.lock --extra postgres --extra s3 --group dev --constraint requirements.lock "$@"
 echo "lock: wrote requirements.lock and requirements-dev.lock"

@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.ledger",
     "tests.fixtures.valkey",
     "tests.fixtures.chroma",
+    "tests.fixtures.s3",
     "tests.fixtures.openai",
     "tests.fixtures.stack",
     "tests.fixtures.web",

@@ -202,7 +202,16 @@ class Settings(BaseSettings):
         description="the ledger; empty: SQLite in the data folder; postgresql://… for many hosts",
     )
     storage_url: str | None = Field(
-        None, alias="RAG_STORAGE_URL", description="originals; empty: a folder in the data folder"
+        None,
+        alias="RAG_STORAGE_URL",
+        description="originals; empty: a folder in the data folder; `file:///shared/folder`, or "
+        "`s3://bucket/prefix` with the standard `AWS_*` variables",
+    )
+    storage_cache_mb: int = Field(
+        1024,
+        ge=64,
+        alias="RAG_STORAGE_CACHE_MB",
+        description="bound of this host's copies of originals that are in a bucket, MiB",
     )
     data_dir: Path = Field(
         default_factory=_default_data_dir, alias="RAG_DATA_DIR", description="the one data folder"

@@ -1,21 +1,85 @@
-"""Blobs: durable, content-addressed, idempotent; one suite over the folder and the double."""
+"""Blobs: durable, content-addressed, idempotent; one suite over folder, bucket and double."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixtures.s3 import S3Server
 from unjam.core.errors import DependencyDown, DocumentRejected, SetupError, UsageError
 from unjam.core.ports import Blobs
 from unjam.stores import blobs as module
 from unjam.stores.blobs import BUFFER_BYTES, LocalBlobs
 from unjam.stores.memory import MemoryBlobs
+from unjam.stores.s3_blobs import S3Blobs
+from unjam.stores.s3_place import S3Place
+
+
+@dataclass
+class Place:
+    """A store of originals that lasts, as several processes open it."""
+
+    opened: Callable[[float], LocalBlobs | S3Blobs]
+    elsewhere: Callable[[], LocalBlobs | S3Blobs]
+    lose: Callable[[], None]
+    uploads: Path
+    """Where the first that is opened keeps uploads under way."""
+
+    async def open(self, grace_s: float = 0.0) -> LocalBlobs | S3Blobs:
+        made = self.opened(grace_s)
+        await made.settle("ledger-1", known=False)
+        return made
+
+
+def in_folder(tmp_path: Path) -> Place:
+    root = tmp_path / "blobs"
+    return Place(
+        lambda grace_s: LocalBlobs(root, remove_grace_s=grace_s),
+        lambda: LocalBlobs(tmp_path / "elsewhere"),
+        lambda: (root / ".canary").unlink(),
+        root / "tmp",
+    )
+
+
+def in_bucket(tmp_path: Path, server: S3Server) -> Place:
+    url, hosts = server.url(), itertools.count()
+
+    def opened(grace_s: float, url: str = url) -> S3Blobs:
+        """Each as on a host of its own: no local copy of another's upload."""
+        folder = tmp_path / f"host-{next(hosts)}"
+        return S3Blobs(S3Place.parse(url), folder, cache_bytes=1 << 30, remove_grace_s=grace_s)
+
+    return Place(
+        opened,
+        lambda: opened(0.0, server.url()),
+        lambda: (server.objects(url) / ".canary").unlink(),
+        tmp_path / "host-0" / "uploads",
+    )
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "folder":
+        return in_folder(tmp_path)
+    return in_bucket(tmp_path, request.getfixturevalue("s3_server"))
+
+
+@pytest.fixture(params=["folder", "bucket", "memory"])
+async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    if request.param == "memory":
+        return MemoryBlobs()
+    if request.param == "folder":
+        return await in_folder(tmp_path).open()
+    return await in_bucket(tmp_path, request.getfixturevalue("s3_server")).open()
 
 
 @pytest.fixture
@@ -23,11 +87,6 @@ def local(tmp_path: Path) -> LocalBlobs:
     blobs = LocalBlobs(tmp_path / "blobs", remove_grace_s=0)
     blobs.claim_root("ledger-1")
     return blobs
-
-
-@pytest.fixture(params=["local", "memory"])
-def blobs(request: pytest.FixtureRequest) -> Blobs:
-    return MemoryBlobs() if request.param == "memory" else request.getfixturevalue("local")
 
 
 def sha(data: bytes) -> str:
@@ -60,6 +119,14 @@ async def test_what_goes_in_comes_out(blobs: Blobs, size: int) -> None:
     assert (await blobs.path(sha(data))).read_bytes() == data
 
 
+async def test_another_process_reads_it(place: Place) -> None:
+    one, other = await place.open(), await place.open()
+    contents = [b"", b"short", os.urandom(200_000)]
+    for content_hash, data in zip(await put(one, *contents), contents, strict=True):
+        assert await other.present([content_hash])
+        assert (await other.path(content_hash)).read_bytes() == data
+
+
 async def test_the_same_content_twice(blobs: Blobs) -> None:
     assert await put(blobs, b"a", b"a") == [sha(b"a")] * 2
     assert await put(blobs, b"a") == [sha(b"a")]
@@ -84,12 +151,14 @@ async def test_remove_is_idempotent(blobs: Blobs) -> None:
     assert caught.value.code == "original_missing"
 
 
-async def test_abort_leaves_nothing(local: LocalBlobs) -> None:
-    writer = await local.create()
+async def test_abort_leaves_nothing(place: Place) -> None:
+    blobs = await place.open()
+    writer = await blobs.create()
     await writer.write(b"x" * 2_000_000)
     await writer.abort()
     await writer.abort()
-    assert list((local.root / "tmp").iterdir()) == []
+    assert list(place.uploads.iterdir()) == []
+    assert not await blobs.present([writer.digest()])
 
 
 async def test_a_small_upload_that_is_given_up_never_was_a_file(local: LocalBlobs) -> None:
@@ -111,13 +180,77 @@ async def test_abort_after_commit_is_harmless(blobs: Blobs) -> None:
     assert await blobs.free_bytes() > 0
 
 
-# -- the folder ------------------------------------------------------------------------------
-async def test_names_never_become_paths(local: LocalBlobs) -> None:
+async def test_stored_lists_one_part_by_age(place: Place) -> None:
+    blobs = await place.open()
+    hashes = await put(blobs, b"one", b"two!", b"one")
+    parts = [await blobs.stored(int(h[:2], 16), 0.0) for h in hashes[:2]]
+    assert parts[0][hashes[0]] == 3 and parts[1][hashes[1]] == 4
+    assert await blobs.stored(int(hashes[0][:2], 16), 3600.0) == {}
+    await blobs.remove(hashes[0])
+    assert hashes[0] not in await blobs.stored(int(hashes[0][:2], 16), 0.0)
+
+
+# -- what outlives a process -----------------------------------------------------------------
+async def test_names_never_become_paths(place: Place) -> None:
+    blobs = await place.open()
     for name in ("../../etc/passwd", "a" * 63, "A" * 64, "", "/" * 64):
-        with pytest.raises(UsageError):
-            await local.present([name])
+        for ask in (blobs.path, blobs.remove, lambda name: blobs.present([name])):
+            with pytest.raises(UsageError):
+                await ask(name)
 
 
+async def test_a_missing_store_is_not_a_missing_document(place: Place) -> None:
+    await place.open()
+    place.lose()
+    again = place.opened(0.0)
+    with pytest.raises(DependencyDown) as caught:
+        await again.path("0" * 64)
+    assert caught.value.code == "blob_store_down"
+
+
+async def test_a_place_belongs_to_one_ledger(place: Place) -> None:
+    await place.open()
+    await place.opened(0.0).settle("ledger-1", known=True)
+    with pytest.raises(SetupError):
+        await place.opened(0.0).settle("ledger-2", known=False)
+    with pytest.raises(SetupError):
+        await place.elsewhere().settle("ledger-1", known=True)
+
+
+async def test_a_file_uploaded_again_just_now_stays(place: Place) -> None:
+    careful = await place.open(60.0)
+    (content_hash,) = await put(careful, b"a")
+    await careful.remove(content_hash)
+    assert await careful.present([content_hash])
+
+
+async def test_sweep_takes_old_leftovers_only(place: Place) -> None:
+    blobs = await place.open()
+    old, young = await blobs.create(), await blobs.create()
+    for writer in (old, young):
+        await writer.write(b"x" * BUFFER_BYTES)
+    hour_ago = time.time() - 4_000
+    os.utime(old.file, (hour_ago, hour_ago))
+    assert await blobs.sweep() == 1
+    assert not old.file.exists()
+    assert young.file.exists()
+    await young.abort()
+
+
+async def test_ping_tells_a_place_that_is_away(place: Place) -> None:
+    blobs = await place.open()
+    await blobs.ping()
+    place.lose()
+    with pytest.raises(DependencyDown) as caught:
+        await blobs.ping()
+    assert caught.value.code == "blob_store_down"
+
+
+async def test_ping_of_the_double(tmp_path: Path) -> None:
+    await MemoryBlobs().ping()
+
+
+# -- the folder ------------------------------------------------------------------------------
 async def test_bytes_are_synced_before_they_are_named(
     local: LocalBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,13 +274,6 @@ async def test_bytes_are_synced_before_they_are_named(
     assert sorted(steps[2:]) == sorted([f"sync {inner}", f"sync {outer}", f"sync {root}"])
 
 
-async def test_a_missing_store_is_not_a_missing_document(tmp_path: Path) -> None:
-    away = LocalBlobs(tmp_path / "not-mounted")
-    with pytest.raises(DependencyDown) as caught:
-        await away.path("0" * 64)
-    assert caught.value.code == "blob_store_down"
-
-
 async def test_full_disk(local: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -159,39 +285,3 @@ async def test_full_disk(local: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> 
         await local.commit([writer])
     assert caught.value.code == "blob_store_down"
     assert not await local.present([sha(b"a")])
-
-
-async def test_a_folder_belongs_to_one_ledger(local: LocalBlobs, tmp_path: Path) -> None:
-    local.claim_root("ledger-1")
-    local.require_root("ledger-1")
-    with pytest.raises(SetupError):
-        local.claim_root("ledger-2")
-    with pytest.raises(SetupError):
-        LocalBlobs(tmp_path / "elsewhere").require_root("ledger-1")
-
-
-async def test_a_file_uploaded_again_just_now_stays(local: LocalBlobs) -> None:
-    careful = LocalBlobs(local.root)
-    (content_hash,) = await put(local, b"a")
-    await careful.remove(content_hash)
-    assert await careful.present([content_hash])
-
-
-async def test_sweep_takes_old_leftovers_only(local: LocalBlobs) -> None:
-    old, young = await local.create(), await local.create()
-    for writer in (old, young):
-        await writer.write(b"x" * BUFFER_BYTES)
-    hour_ago = time.time() - 4_000
-    os.utime(old.file, (hour_ago, hour_ago))
-    assert await local.sweep() == 1
-    assert not old.file.exists()
-    assert young.file.exists()
-    await young.abort()
-
-
-async def test_ping_tells_a_folder_that_is_away(blobs: Blobs, local: LocalBlobs) -> None:
-    await blobs.ping()
-    (local.root / ".canary").unlink()
-    with pytest.raises(DependencyDown) as caught:
-        await local.ping()
-    assert caught.value.code == "blob_store_down"

@@ -18,7 +18,8 @@ from typing import Any
 
 from unjam import __version__
 from unjam.app.house import found
-from unjam.app.services import blob_root, ledger_url, open_ledger
+from unjam.app.originals import blob_root
+from unjam.app.services import ledger_url, open_ledger
 from unjam.core.errors import DependencyDown, SetupError
 from unjam.settings import Settings
 from unjam.stores.blobs import LocalBlobs

@@ -15,7 +15,7 @@ import httpx
 
 from unjam import __version__
 from unjam.app.house import without_password
-from unjam.app.services import blob_root
+from unjam.app.originals import upload_folder
 from unjam.core.document import State
 from unjam.core.errors import UnjamError
 from unjam.core.incident import Saying
@@ -209,7 +209,7 @@ def _configuration(settings: Settings, trouble: str) -> list[Check]:
     faults: list[Saying] = [_same(trouble)] if trouble else []
     try:
         parse_type_queues(settings.type_queues)
-        blob_root(settings)
+        upload_folder(settings)
     except UnjamError as error:
         faults.append(_same(f"{error.detail}: {error.hint}"))
     if settings.uses_local_model and "openai_base_url" in settings.model_fields_set:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from unjam.app.house import without_password
-from unjam.app.services import Services, blob_root, ledger_url
+from unjam.app.originals import upload_folder
+from unjam.app.services import Services, ledger_url
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import VectorStore
 from unjam.core.vitals import Patient
@@ -82,7 +83,7 @@ def places_of(
 def folders_of(settings: Settings) -> list[Folder]:
     """What is written to, and how much room each needs for work to go on."""
     reserve = 2 * settings.reserve_bytes  # as much as ``stores.reserve`` wants before it refills
-    found = [Folder("originals", blob_root(settings), settings.min_free_disk_mb * MIB)]
+    found = [Folder("originals", upload_folder(settings), settings.min_free_disk_mb * MIB)]
     what = "data" if settings.database_url else "ledger"
     found.append(
         Folder(what, settings.data_dir, LOGS_NEED_BYTES if settings.database_url else reserve)

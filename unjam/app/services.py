@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from unjam.app.house import House, knobs_set, without_password
 from unjam.app.knobs import LiveKnobs
+from unjam.app.originals import in_bucket, open_blobs
 from unjam.core import breaker
 from unjam.core.breaker import Breaker
 from unjam.core.document import Claim, Pin
@@ -32,7 +32,6 @@ from unjam.queue.lanes import lane_for, parse_type_queues
 from unjam.queue.rq_queue import RqQueue
 from unjam.search.retrieve import Retriever
 from unjam.settings import MIB, Settings
-from unjam.stores.blobs import LocalBlobs
 from unjam.stores.ledger import SqlLedger
 from unjam.stores.reserve import Reserve
 from unjam.stores.vector_cache import SqliteVectorCache
@@ -159,8 +158,7 @@ async def open_services(settings: Settings, *, role: str) -> Services:
             hint="Start one with `unjam up`, or set RAG_REDIS_URL and RAG_CHROMA_URL.",
         )
     ledger = await open_ledger(settings)
-    blobs = LocalBlobs(blob_root(settings))
-    await _settle_blobs(blobs, ledger)
+    blobs = await _settled_blobs(settings, ledger)
     knobs = LiveKnobs(settings, ledger)
     await knobs.refresh()
     knobs.follow()
@@ -188,7 +186,8 @@ async def open_services(settings: Settings, *, role: str) -> Services:
         current_pin=pin,
         max_upload_bytes=settings.max_upload_bytes,
         limits=limits_of(settings),
-        ledger_held=lambda: breakers.of(breaker.LEDGER),
+        held=partial(_uploads_held, breakers, in_bucket(settings)),
+        met=breakers.met,
     )
     return Services(
         settings=settings,
@@ -203,6 +202,13 @@ async def open_services(settings: Settings, *, role: str) -> Services:
         breakers=breakers,
         reserve=reserve,
     )
+
+
+def _uploads_held(breakers: Breakers, in_bucket: bool) -> Breaker | None:
+    """Why no upload is begun now. A bucket is away for every host alike, and asking it again takes
+    seconds each; of a folder, each host asks its own."""
+    held = breakers.of(breaker.LEDGER)
+    return held or (breakers.of(breaker.BLOBS) if in_bucket else None)
 
 
 def limits_of(settings: Settings) -> IntakeLimits:
@@ -224,16 +230,16 @@ def _tell(changed: Breaker) -> None:
         words.dependency_back(changed.name)
 
 
-async def _settle_blobs(blobs: LocalBlobs, ledger: SqlLedger) -> None:
-    """Claim the folder for a new ledger; once the ledger knows of originals, only verify it: a
-    further host whose folder is not the shared one must not begin a second store."""
-    known = (await ledger.equation()).accepted > 0
-    settle = blobs.require_root if known else blobs.claim_root
+async def _settled_blobs(settings: Settings, ledger: SqlLedger) -> Blobs:
+    """The originals' store, marked as this ledger's or verified to be. Closes *ledger* when it
+    raises SetupError."""
     try:
-        await asyncio.to_thread(settle, ledger.id)
+        blobs = open_blobs(settings)
+        await blobs.settle(ledger.id, known=(await ledger.equation()).accepted > 0)
     except SetupError:
         await ledger.close()
         raise
+    return blobs
 
 
 def _pin_now(settings: Settings, knobs: LiveKnobs) -> Pin:
@@ -243,17 +249,3 @@ def _pin_now(settings: Settings, knobs: LiveKnobs) -> Pin:
 def _lanes(settings: Settings):
     type_queues: Mapping[str, str] = parse_type_queues(settings.type_queues)
     return partial(lane_for, large_bytes=settings.large_document_bytes, type_queues=type_queues)
-
-
-def blob_root(settings: Settings) -> Path:
-    url = settings.storage_url
-    if url is None:
-        return settings.data_dir / "blobs"
-    if url.startswith("file://"):
-        return Path(url.removeprefix("file://"))
-    if "://" in url:
-        raise SetupError(
-            f"RAG_STORAGE_URL={without_password(url)} is of a kind that is not supported",
-            hint="Use a folder that all hosts share: file:///path, or leave it empty.",
-        )
-    return Path(url)

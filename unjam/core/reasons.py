@@ -238,10 +238,10 @@ _TABLE = (
     Reason(
         "blob_store_down",
         "waiting",
-        "The folder of the originals cannot be read.",
-        "Check the storage path and its disk; work goes on by itself afterwards.",
-        "원본 저장 폴더를 읽을 수 없습니다.",
-        "저장 경로와 디스크를 확인하세요. 이후 자동으로 재개됩니다.",
+        "The folder or bucket of the originals cannot be read.",
+        "Check the storage path and its disk, or the bucket and its endpoint; work goes on by itself afterwards.",
+        "원본 저장 폴더나 버킷을 읽을 수 없습니다.",
+        "저장 경로와 디스크, 또는 버킷과 엔드포인트를 확인하세요. 이후 자동으로 재개됩니다.",
     ),
     Reason(
         "worker_died",

@@ -143,6 +143,10 @@ class Breakers:
         if confirmed is not None and (self.of(name) is None or told_s is not None):
             await self._trip(name, confirmed, checked=confirmed is not trouble)
 
+    def met(self, trouble: DependencyDown) -> None:
+        """:meth:`report` in the background, for whoever has no time to wait for a check."""
+        self._begin(self.report(trouble.code, trouble.detail))
+
     def succeeded(self) -> None:
         """A document went all the way: whatever was met before was not the dependencies'."""
         self._strikes.clear()

@@ -80,7 +80,8 @@ class Intake:
         max_upload_bytes: bound of one upload; above it TooLarge.
         push: ring the doorbell from this process (else the reconciler does it).
         limits: when new ones are refused for a while (Backlogged).
-        ledger_held: the ledger's breaker while it holds.
+        held: the breaker that keeps uploads out, while it holds.
+        met: told that the store of originals is away, as an upload met it.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Intake:
         max_upload_bytes: int,
         push: bool = True,
         limits: IntakeLimits | None = None,
-        ledger_held: Callable[[], Breaker | None] = lambda: None,
+        held: Callable[[], Breaker | None] = lambda: None,
+        met: Callable[[DependencyDown], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._blobs = blobs
@@ -105,7 +107,8 @@ class Intake:
         self.max_upload_bytes = max_upload_bytes
         self._doorbell = Doorbell(ledger, queue) if push else None
         self.limits = limits or IntakeLimits()
-        self._ledger_held = ledger_held
+        self._held = held
+        self._met = met
         self._checked_at = -math.inf
         self._commits = Coalescer[Sequence[BlobWriter], None](
             self._commit_all, max_weight=COMMIT_FILES, weight=len
@@ -123,7 +126,7 @@ class Intake:
         """
         if size_bytes is not None and size_bytes > self.max_upload_bytes:
             raise self._too_large()
-        if (held := self._ledger_held()) is not None:
+        if (held := self._held()) is not None:
             raise DependencyDown(held.detail, code=held.reason)
         now = time.monotonic()
         if now - self._checked_at < CHECKED_S:
@@ -243,7 +246,11 @@ class Intake:
             raise
 
     async def _commit_all(self, groups: Sequence[Sequence[BlobWriter]]) -> Sequence[None]:
-        await self._blobs.commit([writer for group in groups for writer in group])
+        try:
+            await self._blobs.commit([writer for group in groups for writer in group])
+        except DependencyDown as error:
+            self._met(error)
+            raise
         return [None] * len(groups)
 
     async def _known(self, submissions: Sequence[Submission]) -> set[str]:

@@ -43,6 +43,12 @@ class LocalBlobs:
         self._tmp = root / "tmp"
         self._grace_s = remove_grace_s
 
+    async def settle(self, ledger_id: str, *, known: bool) -> None:
+        """``claim_root`` for a new ledger; once it has originals (*known*), ``require_root``: a
+        further host whose folder is not the shared one must not begin a second store."""
+        settle = self.require_root if known else self.claim_root
+        await asyncio.to_thread(settle, ledger_id)
+
     def claim_root(self, ledger_id: str) -> None:
         """Blocking. Mark the folder as this ledger's, or verify that it is. Call once at start.
 
@@ -50,7 +56,7 @@ class LocalBlobs:
             SetupError: it belongs to another ledger, or this host sees another folder.
             DependencyDown: blob_store_down.
         """
-        with _guarded("its folder cannot be prepared"):
+        with guarded("its folder cannot be prepared"):
             self._tmp.mkdir(parents=True, exist_ok=True)
             found = self._claim(ledger_id)
         if found != ledger_id:
@@ -94,7 +100,7 @@ class LocalBlobs:
             await asyncio.to_thread(self._commit, own)
 
     def _commit(self, writers: Sequence[LocalWriter]) -> None:
-        with _guarded("uploads cannot be made durable"):
+        with guarded("uploads cannot be made durable"):
             for writer in writers:
                 writer.seal()
             _sync_files(self._tmp, [w.file for w in writers])
@@ -114,7 +120,7 @@ class LocalBlobs:
         return await asyncio.to_thread(self._path, target)
 
     def _path(self, target: Path) -> Path:
-        with _guarded("an original cannot be read"):
+        with guarded("an original cannot be read"):
             if _is_there(target):
                 return target
             if _is_there(self.root / ".canary"):
@@ -128,7 +134,7 @@ class LocalBlobs:
         targets = [self._place(h) for h in content_hashes]
 
         def look() -> set[str]:
-            with _guarded("originals cannot be looked up"):
+            with guarded("originals cannot be looked up"):
                 return {target.name for target in targets if _is_there(target)}
 
         return await asyncio.to_thread(look)
@@ -138,7 +144,7 @@ class LocalBlobs:
         await asyncio.to_thread(self._remove, self._place(content_hash))
 
     def _remove(self, target: Path) -> None:
-        with _guarded("an original cannot be removed"), self._locked(fcntl.LOCK_EX):
+        with guarded("an original cannot be removed"), self._locked(fcntl.LOCK_EX):
             try:
                 age_s = time.time() - target.stat().st_ctime
             except FileNotFoundError:
@@ -149,7 +155,7 @@ class LocalBlobs:
 
     async def free_bytes(self) -> int:
         def ask() -> int:
-            with _guarded("its disk cannot be asked"):
+            with guarded("its disk cannot be asked"):
                 facts = os.statvfs(self.root)
                 return facts.f_bavail * facts.f_frsize
 
@@ -160,7 +166,7 @@ class LocalBlobs:
         await asyncio.to_thread(self._ping)
 
     def _ping(self) -> None:
-        with _guarded("its folder cannot be read"):
+        with guarded("its folder cannot be read"):
             if _is_there(self.root / ".canary"):
                 return
         raise _down(f"{self.root} is not the folder of the originals (not mounted?)")
@@ -172,7 +178,7 @@ class LocalBlobs:
     def _sweep(self, older_than_s: float) -> int:
         before = time.time() - older_than_s
         swept = 0
-        with _guarded("leftovers cannot be swept"):
+        with guarded("leftovers cannot be swept"):
             for file in self._tmp.iterdir():
                 with contextlib.suppress(FileNotFoundError):
                     if file.stat().st_mtime <= before:
@@ -187,7 +193,7 @@ class LocalBlobs:
     def _stored(self, folder: Path, older_than_s: float) -> dict[str, int]:
         before = time.time() - older_than_s
         found: dict[str, int] = {}
-        with _guarded("originals cannot be listed"):
+        with guarded("originals cannot be listed"):
             for file in folder.glob("*/*"):
                 with contextlib.suppress(FileNotFoundError):
                     facts = file.stat()
@@ -198,10 +204,10 @@ class LocalBlobs:
 
     def _is_ours(self, file: Path) -> bool:
         name = file.name
-        return len(name) == 64 and _DIGITS.issuperset(name) and self._place(name) == file
+        return is_digest(name) and self._place(name) == file
 
     def _place(self, content_hash: str) -> Path:
-        if len(content_hash) != 64 or not _DIGITS.issuperset(content_hash):
+        if not is_digest(content_hash):
             raise UsageError(f"{content_hash!r} is no sha-256")
         return self.root / content_hash[:2] / content_hash[2:4] / content_hash
 
@@ -242,7 +248,7 @@ class LocalWriter:
         block, self._buffer = self._buffer, bytearray()
         self._sha.update(block)
         view = memoryview(block)
-        with _guarded("an upload cannot be written"):
+        with guarded("an upload cannot be written"):
             if self._out is None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 self._out = self.file.open("xb", buffering=0)
@@ -289,6 +295,11 @@ class LocalWriter:
             self._out = None
 
 
+def is_digest(name: str) -> bool:
+    """Whether *name* is a sha-256 as ``digest`` writes it."""
+    return len(name) == 64 and _DIGITS.issuperset(name)
+
+
 # -- the file system ------------------------------------------------------------------------
 def _down(detail: str) -> DependencyDown:
     return DependencyDown(
@@ -299,8 +310,8 @@ def _down(detail: str) -> DependencyDown:
 
 
 @contextmanager
-def _guarded(what: str) -> Generator[None]:
-    """OSError (disk full, gone, read-only) becomes DependencyDown."""
+def guarded(what: str) -> Generator[None]:
+    """OSError (disk full, gone, read-only) becomes DependencyDown (blob_store_down)."""
     try:
         yield
     except OSError as error:
