@@ -1,4 +1,5 @@
-"""Write deploy/prometheus/unjam-rules.yml and deploy/grafana/unjam.json from the code.
+"""Write the alert rules and the Grafana dashboard from the code, for hosts and for the Helm chart
+(which can only read files of its own folder).
 
 python scripts/deploy.py           write them
 python scripts/deploy.py --check   exit 1 when one is not current, and name it
@@ -17,9 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
+    rules, dashboard = rules_yaml(ALERTS), dashboard_json()
     wanted = {
-        "deploy/prometheus/unjam-rules.yml": rules_yaml(ALERTS),
-        "deploy/grafana/unjam.json": dashboard_json(),
+        "deploy/prometheus/unjam-rules.yml": rules,
+        "deploy/grafana/unjam.json": dashboard,
+        "deploy/k8s/unjam/files/unjam-rules.yml": rules,
+        "deploy/k8s/unjam/files/unjam-dashboard.json": dashboard,
     }
     stale: list[str] = []
     for name, text in wanted.items():
