@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from unjam.core.errors import SetupError
+from unjam.core.vector_kinds import vector_store_of
 
 MIB = 1_048_576
 SECRETS_DIR = "RAG_SECRETS_DIR"
@@ -196,6 +197,12 @@ class Settings(BaseSettings):
     chroma_url: str | None = Field(
         None, alias="RAG_CHROMA_URL", description="empty: an embedded Chroma server (port 8000)"
     )
+    vector_store_url: str | None = Field(
+        None,
+        alias="RAG_VECTOR_STORE_URL",
+        description="another vector store than Chroma: `lancedb:///folder`, `postgresql://…` "
+        "(pgvector), `qdrant+http://…`; empty: Chroma at RAG_CHROMA_URL",
+    )
     database_url: str | None = Field(
         None,
         alias="RAG_DATABASE_URL",
@@ -319,6 +326,16 @@ class Settings(BaseSettings):
     @classmethod
     def _language(cls, value: object) -> object:
         return value[:2].lower() if isinstance(value, str) else value
+
+    @property
+    def vectors_url(self) -> str | None:
+        """Of the vector store in use; None: none is known (yet)."""
+        return self.vector_store_url or self.chroma_url
+
+    @property
+    def vector_store(self) -> str:
+        """Its name for people: Chroma, LanceDB, pgvector or Qdrant."""
+        return vector_store_of(self.vectors_url or "")
 
     @property
     def log_dir(self) -> Path:

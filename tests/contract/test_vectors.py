@@ -1,4 +1,4 @@
-"""What every vector store must do, run over Chroma and the double in memory."""
+"""What every vector store must do, run over each of them and the double in memory."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fixtures.vectors import STORES, store_of
 from unjam.core.chunk import Chunk, chunk_id
 from unjam.core.errors import DependencyDown, UsageError
 from unjam.core.ports import ChunkRow, Vectors, VectorStore
-from unjam.stores.memory_vectors import MemoryVectors
-from unjam.stores.vectors_chroma import ChromaVectors
 
 DIMENSION = 16
 
 
-@pytest.fixture(params=["chroma", "memory"])
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[VectorStore]:
-    if request.param == "memory":
-        yield MemoryVectors()
-        return
-    chroma = ChromaVectors(request.getfixturevalue("chroma_url"))
-    yield chroma
-    await chroma.close()
+    made = await store_of(request)
+    yield made
+    await made.close()
 
 
 def unit(seed: int, dimension: int = DIMENSION) -> Vectors:
@@ -207,48 +203,71 @@ FILTERS: list[tuple[Mapping[str, Any], set[int]]] = [
     ({"metadata.user_id": "shadow"}, {3}),
     ({"부서": "영업"}, {3}),
     ({"tags": "x"}, set()),
+    ({"user_id": {"$ne": "kim"}}, {2, 3, 4}),
+    ({"user_id": {"$nin": ["kim", "lee"]}}, {4}),
+    ({"user_id": {"$in": [1, 2]}}, set()),
+    ({"filename": {"$ne": 3}}, {0, 1, 2, 3, 4}),
+    ({"year": {"$ne": 2020}}, {1, 2, 3, 4}),
+    ({"year": {"$in": [2020, 2022.0]}}, {0, 2}),
+    ({"year": {"$in": [2022.0]}}, {2}),
+    ({"a.b": {"$in": [-1, -1.5]}}, {4}),
+    ({"year": {"$nin": [2020, 2021]}}, {2, 3, 4}),
+    ({"draft": 1}, set()),
+    ({"draft": {"$gt": 0}}, set()),
+    ({"lang": {"$lt": 5}}, set()),
+    ({"big": {"$gt": 1e29}}, {4}),
+    ({'it\'s a "key" [0].x': "v'1"}, {4}),
+    ({'it\'s a "key" [0].x': {"$in": ["v'1", "%"]}}, {4}),
+    ({"a.b": {"$gte": -1.5, "$lte": -1.5}}, {4}),
+    ({"$or": [{"nobody": 1}, {"$and": [{"a.b": -1.5}, {"lang": {"$ne": "ko"}}]}]}, {4}),
 ]
 
 
-@pytest.mark.parametrize(("where", "expected"), FILTERS)
-async def test_filters(
-    store: VectorStore, collection: str, where: Mapping[str, Any], expected: set[int]
-) -> None:
+async def test_filters(store: VectorStore, collection: str) -> None:
     rows = [
         row("d0", 0, user="kim", metadata={"lang": "ko", "year": 2020, "draft": False}),
         row("d1", 1, user="kim", filename="보고서.pdf", metadata={"lang": "en", "year": 2021}),
         row("d2", 2, user="lee", metadata={"lang": "ko", "year": 2022, "draft": True}),
         row("d3", 3, user="lee", metadata={"user_id": "shadow", "부서": "영업", "tags": ["x"]}),
-        row("d4", 4, metadata={"big": 10**30, "long": "x" * 1000, "none": None}),
+        row(
+            "d4",
+            4,
+            metadata={
+                "big": 10**30,
+                "long": "x" * 1000,
+                "none": None,
+                'it\'s a "key" [0].x': "v'1",
+                "a.b": -1.5,
+            },
+        ),
     ]
     await store.upsert(collection, rows, stack(5))
-    hits = await store.query(collection, unit(0), 10, where)
-    assert {h.chunk.index for h in hits} == expected
+    for where, expected in FILTERS:
+        hits = await store.query(collection, unit(0), 10, where)
+        assert {h.chunk.index for h in hits} == expected, where
 
 
-@pytest.mark.parametrize(
-    ("where", "named"),
-    [
-        ({"year": {"$near": 3}}, "$near"),
-        ({"$not": [{"a": 1}]}, "$not"),
-        ({"lang": {"$gt": "a"}}, "lang"),
-        ({"lang": {"$in": []}}, "lang"),
-        ({"lang": {"$in": ["a", 1]}}, "lang"),
-        ({"lang": None}, "lang"),
-        ({"lang": ["a"]}, "lang"),
-        ({"lang": {}}, "lang"),
-        ({"$or": []}, "$or"),
-        ({"$and": {"a": 1}}, "$and"),
-        ({"n": float("nan")}, "n"),
-    ],
-)
-async def test_a_wrong_filter_is_the_callers_mistake(
-    store: VectorStore, collection: str, where: Mapping[str, Any], named: str
-) -> None:
+WRONG: list[tuple[Mapping[str, Any], str]] = [
+    ({"year": {"$near": 3}}, "$near"),
+    ({"$not": [{"a": 1}]}, "$not"),
+    ({"lang": {"$gt": "a"}}, "lang"),
+    ({"lang": {"$in": []}}, "lang"),
+    ({"lang": {"$in": ["a", 1]}}, "lang"),
+    ({"lang": None}, "lang"),
+    ({"lang": ["a"]}, "lang"),
+    ({"lang": {}}, "lang"),
+    ({"$or": []}, "$or"),
+    ({"$and": {"a": 1}}, "$and"),
+    ({"n": float("nan")}, "n"),
+]
+
+
+async def test_a_wrong_filter_is_the_callers_mistake(store: VectorStore, collection: str) -> None:
     await store.upsert(collection, [row("d0", 0)], stack(1))
-    with pytest.raises(UsageError) as caught:
-        await store.query(collection, unit(0), 10, where)
-    assert named in str(caught.value)
+    for where, named in WRONG:
+        with pytest.raises(UsageError) as caught:
+            await store.query(collection, unit(0), 10, where)
+        assert named in str(caught.value)
 
 
 async def test_strange_characters_are_no_trouble(store: VectorStore, collection: str) -> None:

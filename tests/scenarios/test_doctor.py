@@ -119,7 +119,7 @@ async def test_one_part_after_the_other_dies(
     chroma_server.kill()
     korean = await doctor(env_of(house), "--lang", "ko")
     assert korean.code == 2
-    assert korean.out.startswith("✗ 심각: Chroma가 응답하지 않습니다")
+    assert korean.out.startswith("✗ 심각: 벡터 저장소가 응답하지 않습니다")
     assert "[chroma_down]" in korean.out and "[workers_hung]" not in korean.out
     assert f"{chroma_server.url}/api/v2/heartbeat" in korean.out
     chroma_server.start()

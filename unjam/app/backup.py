@@ -214,7 +214,7 @@ async def _restore_ledger(settings: Settings, source: Path, say: Say) -> int:
     await asyncio.to_thread(restore_ledger, source, url)
     ledger = await SqlLedger.open(url, gate_dir=half if settings.database_url is None else None)
     try:
-        begun = await _start_over(ledger, clean=settings.chroma_url is not None, say=say)
+        begun = await _start_over(ledger, clean=settings.vectors_url is not None, say=say)
         await ledger.note_missing(0)
     finally:
         await ledger.close()

@@ -16,6 +16,7 @@ import httpx
 from unjam import __version__
 from unjam.app.house import without_password
 from unjam.app.originals import upload_folder
+from unjam.app.vector_stores import look_at
 from unjam.core.document import State
 from unjam.core.errors import UnjamError
 from unjam.core.incident import Saying
@@ -51,7 +52,7 @@ class Outside:
     def of(self, facts: Facts, trouble: str) -> list[Check]:
         """All checks, in the order in which a person would make them."""
         found = [_queues(facts), _workers(facts), _redis(facts)]
-        found.append(_chroma(facts, self.heartbeats))
+        found.append(_vectors(self.settings, facts, self.heartbeats))
         found.append(self.endpoint or _endpoint(self.settings, facts, self.told))
         found += [_storage(facts), _memory(facts), _kernel(self.kernel), _ledger(facts)]
         found += _configuration(self.settings, trouble)
@@ -60,7 +61,7 @@ class Outside:
 
 async def checks_of(settings: Settings, *, probe_embedding: bool, told: str = "") -> Outside:
     heartbeats, kernel, endpoint = await asyncio.gather(
-        _heartbeats(settings.chroma_url),
+        _heartbeats(settings.chroma_url if settings.vector_store == "Chroma" else None),
         _kernel_lines(),
         _probe(settings) if probe_embedding else _nothing(),
     )
@@ -119,17 +120,18 @@ def _redis(facts: Facts) -> Check:
     return Check("redis", "ok", what, "redis-cli -n 5 info clients")
 
 
-def _chroma(facts: Facts, heartbeats: dict[str, int]) -> Check:
-    chroma = facts.chroma
-    command = "curl -fsS http://127.0.0.1:8000/api/v2/heartbeat"
+def _vectors(settings: Settings, facts: Facts, heartbeats: dict[str, int]) -> Check:
+    """The vector store, under its own name."""
+    chroma, name = facts.chroma, settings.vector_store.lower()
+    command = look_at(settings)
     if not chroma.answers:
-        return Check("chroma", "unknown", _same(chroma.detail), command)
+        return Check(name, "unknown", _same(chroma.detail), command)
     more = more_ko = ""
     if heartbeats.get("/api/v1/heartbeat") == 410:
         more = "; /api/v1/heartbeat answers 410 because Chroma 1.x has no API v1: that is well"
         more_ko = ". /api/v1/heartbeat의 410은 Chroma 1.x에 v1 API가 없기 때문이며 정상입니다"
     beat = f"{chroma.url}: heartbeat {chroma.beat_s * 1000:.1f} ms"
-    return Check("chroma", "ok", Saying(beat + more, beat + more_ko), command)
+    return Check(name, "ok", Saying(beat + more, beat + more_ko), command)
 
 
 def _endpoint(settings: Settings, facts: Facts, told: str) -> Check:

@@ -13,13 +13,14 @@ from unjam.app.checks import Check, checks_of
 from unjam.app.house import House, settle_in
 from unjam.app.looking import places_of
 from unjam.app.services import ledger_url
+from unjam.app.vector_stores import look_at, open_vectors
 from unjam.core.causes import CAUSES, Cause
 from unjam.core.errors import UnjamError
 from unjam.core.incident import Diagnosis, Saying, Severity
+from unjam.core.ports import VectorStore
 from unjam.observe.logs import secrets_cut
 from unjam.settings import Settings
 from unjam.stores.ledger.reader import LedgerReader
-from unjam.stores.vectors_chroma import ChromaVectors
 from unjam.watchdog.detect import detect
 from unjam.watchdog.diagnose import diagnose
 from unjam.watchdog.facts import LOOK_S, Facts
@@ -60,7 +61,8 @@ async def examine(settings: Settings, *, probe_embedding: bool = False) -> Repor
     house = House.read(settings.data_dir)
     settings, trouble = _settled(settings, house)
     ledger, unread = await _open(settings)
-    vectors = ChromaVectors(settings.chroma_url) if settings.chroma_url else None
+    vectors, unknown = _vectors(settings)
+    trouble = trouble or unknown
     snapshot = Snapshot(places_of(settings, ledger, vectors, dict, trouble=unread), one_off=True)
     api_url = (house.api_url if house else "") or DEFAULT_API
     try:
@@ -126,11 +128,23 @@ def localised(settings: Settings, command: str) -> str:
         where += "" if port == 6379 else f" -p {port}"
         command = command.replace(REDIS_COMMAND, f"redis-cli{where} -n {database}")
         command = command.replace(REDIS_URL, f"redis://{host}:{port}/{database}")
-    if settings.chroma_url:
+    if settings.vector_store != "Chroma" and CHROMA_URL in command:
+        command = look_at(settings)
+    elif settings.chroma_url:
         place = urlsplit(settings.chroma_url)
         netloc = place.netloc.rpartition("@")[2]
         command = command.replace(CHROMA_URL, f"{place.scheme}://{netloc}{place.path.rstrip('/')}")
     return command
+
+
+def _vectors(settings: Settings) -> tuple[VectorStore | None, str]:
+    """The store; why there is none, when its address or its library does not fit."""
+    if not settings.vectors_url:
+        return None, ""
+    try:
+        return open_vectors(settings.vectors_url), ""
+    except UnjamError as error:
+        return None, f"{error.detail} {error.hint}".strip()
 
 
 def _settled(settings: Settings, house: House | None) -> tuple[Settings, str]:

@@ -28,6 +28,8 @@ class House:
     storage_url: str
     api_url: str = ""
     dashboard_url: str = ""
+    vector_store_url: str = ""
+    """Empty: Chroma at *chroma_url*."""
     knobs: str = "{}"
     """JSON: the start values of live knobs that this house set, by variable; e.g. the system-wide
     cap must be the same for a worker that knows only Redis."""
@@ -101,7 +103,10 @@ def settle_in(settings: Settings, house: House) -> Settings:
             )
     if settings.log_dir_setting is None and house.log_dir:
         update["log_dir_setting"] = Path(house.log_dir)
-    for name in ("redis_url", "chroma_url", "database_url", "storage_url"):
+    names = ["redis_url", "chroma_url", "database_url", "storage_url"]
+    if settings.chroma_url is None:  # who names a Chroma wants no other store
+        names.append("vector_store_url")
+    for name in names:
         if getattr(settings, name) is None and getattr(house, name):
             update[name] = getattr(house, name)
     for name, value in _knobs_of(house).items():

@@ -31,7 +31,8 @@ def servers_of(settings: Settings) -> Servers:
     return Servers(
         home=settings.data_dir,
         redis_url=settings.redis_url or "",
-        chroma_url=settings.chroma_url or "",
+        chroma_url=(settings.chroma_url or "") if settings.vector_store == "Chroma" else "",
+        vector_store=settings.vector_store,
         allowed=settings.allowed_restarts,
         redis_repair=settings.redis_repair,
     )

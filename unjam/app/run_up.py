@@ -104,7 +104,7 @@ async def _plans(settings: Settings) -> list[ServerPlan]:
     wanted = []
     if settings.redis_url is None:
         wanted.append(plan_valkey(settings.data_dir))
-    if settings.chroma_url is None:
+    if settings.vectors_url is None:
         wanted.append(plan_chroma(settings.data_dir))
     return list(await asyncio.gather(*wanted))
 
@@ -229,7 +229,7 @@ def _where(settings: Settings, options: UpOptions) -> str:
         ("API", f"{base}:{options.port}/api/rag  (docs: {base}:{options.port}/docs)"),
         ("operators", f"{base}:{options.dashboard_port}"),
         ("Redis", without_password(settings.redis_url or "")),
-        ("Chroma", without_password(settings.chroma_url or "")),
+        (settings.vector_store, without_password(settings.vectors_url or "")),
         ("ledger", without_password(ledger_url(settings))),
         ("data", str(settings.data_dir)),
         ("logs", str(settings.log_dir)),

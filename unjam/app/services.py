@@ -12,6 +12,7 @@ from functools import partial
 from unjam.app.house import House, knobs_set, without_password
 from unjam.app.knobs import LiveKnobs
 from unjam.app.originals import in_bucket, open_blobs
+from unjam.app.vector_stores import open_vectors
 from unjam.core import breaker
 from unjam.core.breaker import Breaker
 from unjam.core.document import Claim, Pin
@@ -35,7 +36,6 @@ from unjam.settings import MIB, Settings
 from unjam.stores.ledger import SqlLedger
 from unjam.stores.reserve import Reserve
 from unjam.stores.vector_cache import SqliteVectorCache
-from unjam.stores.vectors_chroma import ChromaVectors
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def house_of(settings: Settings, ledger_id: str) -> House:
         log_dir=str(settings.log_dir),
         redis_url=without_password(settings.redis_url or ""),
         chroma_url=without_password(settings.chroma_url or ""),
+        vector_store_url=without_password(settings.vector_store_url or ""),
         database_url=without_password(settings.database_url or ""),
         storage_url=without_password(settings.storage_url or ""),
         knobs=knobs_set(settings),
@@ -149,21 +150,22 @@ async def open_services(settings: Settings, *, role: str) -> Services:
     """Build every adapter; nothing needs to answer yet but the ledger.
 
     Raises:
-        SetupError: no Redis or Chroma is known, or the blob folder belongs to another ledger.
+        SetupError: no Redis or vector store is known, its library is not installed, or the blob
+            folder belongs to another ledger.
         DependencyDown: ledger_unwritable.
     """
-    if settings.redis_url is None or settings.chroma_url is None:
+    if settings.redis_url is None or settings.vectors_url is None:
         raise SetupError(
             "no running system was found",
             hint="Start one with `unjam up`, or set RAG_REDIS_URL and RAG_CHROMA_URL.",
         )
+    vectors = open_vectors(settings.vectors_url)
     ledger = await open_ledger(settings)
     blobs = await _settled_blobs(settings, ledger)
     knobs = LiveKnobs(settings, ledger)
     await knobs.refresh()
     knobs.follow()
     queue = RqQueue(settings.redis_url)
-    vectors = ChromaVectors(settings.chroma_url)
     cache = SqliteVectorCache(settings.data_dir / "embeddings.db", settings.cache_mb * MIB)
     embedder = build_embedder(settings, cache, knobs)
     pin = partial(_pin_now, settings, knobs)

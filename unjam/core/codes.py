@@ -182,9 +182,9 @@ OTHER_CODES: Mapping[str, Word] = {
         "상세 내용을 확인하세요.",
     ),
     "dependency_down": Word(
-        "Redis, Chroma, the embedding endpoint, the originals' folder or the ledger is away",
+        "Redis, the vector store, the endpoint, the originals' folder or the ledger is away",
         "Documents wait and go on by themselves; the code of the waiting reason says which.",
-        "Redis, Chroma, 임베딩 엔드포인트, 원본 폴더, 원장 중 하나가 응답하지 않음",
+        "Redis, 벡터 저장소, 임베딩 엔드포인트, 원본 폴더, 원장 중 하나가 응답하지 않음",
         "문서는 대기하다가 자동으로 재개됩니다. 대기 사유 코드가 어느 것인지 알려 줍니다.",
     ),
     "unparseable": Word(

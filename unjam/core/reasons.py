@@ -206,10 +206,10 @@ _TABLE = (
     Reason(
         "vector_store_down",
         "waiting",
-        "Chroma does not answer or refuses writes.",
-        "Check RAG_CHROMA_URL and its disk; work goes on by itself afterwards.",
-        "Chroma가 응답하지 않거나 쓰기를 거부합니다.",
-        "RAG_CHROMA_URL과 디스크를 확인하세요. 이후 자동으로 재개됩니다.",
+        "The vector store does not answer or refuses writes.",
+        "Check RAG_CHROMA_URL or RAG_VECTOR_STORE_URL, and its disk; work goes on by itself afterwards.",
+        "벡터 저장소가 응답하지 않거나 쓰기를 거부합니다.",
+        "RAG_CHROMA_URL 또는 RAG_VECTOR_STORE_URL과 디스크를 확인하세요. 이후 자동으로 재개됩니다.",
     ),
     Reason(
         "queue_down",

@@ -71,9 +71,18 @@ class Servers:
 
     home: Path
     redis_url: str
-    chroma_url: str
+    chroma_url: str  # "" when another vector store is in use
     allowed: tuple[str, ...] = ()
     redis_repair: bool = False
+    vector_store: str = "Chroma"
+
+    def named(self, name: str) -> Sequence[str]:
+        """Words that an allowed unit's name has when it is the server *name*."""
+        if name == "valkey":
+            return ("redis", "valkey")
+        return {"Chroma": ("chroma",), "pgvector": ("postgres",), "Qdrant": ("qdrant",)}.get(
+            self.vector_store, ()
+        )
 
 
 @dataclass(slots=True)
@@ -160,12 +169,19 @@ class Hands:
     # -- servers ----------------------------------------------------------------------------
     async def _restart_server(self, case: Case, name: Literal["valkey", "chroma"]) -> Result:
         url = self.servers.redis_url if name == "valkey" else self.servers.chroma_url
+        words = self.servers.named(name)
+        if not words:
+            store = self.servers.vector_store
+            return refused(
+                f"{store} has no server that could be restarted",
+                f"{store}에는 재시작할 서버가 없습니다",
+            )
         entry = await asyncio.to_thread(self._embedded, name, url)
         if entry is not None:
             host, process_id = entry
             answer = await self._ask(case, host, "restart", name, process_id)
             return _told(answer, name, name)
-        unit = next((a for a in self.servers.allowed if _is_for(a, name)), None)
+        unit = next((a for a in self.servers.allowed if any(w in a.lower() for w in words)), None)
         hosts = sorted(supervised(case.facts))
         if unit is None or not hosts:
             return refused(
@@ -319,12 +335,6 @@ def _stuck(facts: Facts, history: History) -> dict[str, float]:
         for worker, marks in held.items()
         if all(m is not None for m in marks)
     }
-
-
-def _is_for(unit: str, name: str) -> bool:
-    """Whether an allowed unit or container is the server *name*, by its own name."""
-    words: Sequence[str] = ("redis", "valkey") if name == "valkey" else ("chroma",)
-    return any(word in unit.lower() for word in words)
 
 
 def _told(answer: str, en: str, ko: str) -> Result:

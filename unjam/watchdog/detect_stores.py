@@ -267,7 +267,8 @@ def _chroma(facts: Facts, history: History) -> Iterator[Symptom]:
     since = lasted(facts, history, lambda f: not f.chroma.answers, AGAIN_S)
     if since is not None or (shut is not None and not chroma.answers):
         detail = chroma.detail or (shut.detail if shut else "")
-        evidence = Saying(f"Chroma at {chroma.url}: {detail}", f"{chroma.url}의 Chroma: {detail}")
+        name, url = chroma.name, chroma.url
+        evidence = Saying(f"{name} at {url}: {detail}", f"{url}의 {name}: {detail}")
         yield Symptom("chroma_down", evidence, since=since or facts.at)
     elif chroma.answers:
         yield from _chroma_writes(facts, history, shut)

@@ -96,6 +96,8 @@ class RedisFacts:
 
 @dataclass(frozen=True, slots=True)
 class ChromaFacts:
+    """The vector store, whichever it is; *name* as people know it."""
+
     answers: bool
     detail: str = ""
     url: str = ""
@@ -104,6 +106,7 @@ class ChromaFacts:
     read_s: float = 0.0  # a read of one collection; 0.0 = there is none yet
     collection: bool | None = None  # whether the collection in use exists
     version: str = ""
+    name: str = "Chroma"
 
 
 @dataclass(frozen=True, slots=True)

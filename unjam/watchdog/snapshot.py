@@ -169,17 +169,18 @@ class Snapshot:
         return [n for n in self._last.redis.lanes if n != DEAD] if self._last else []
 
     async def _look_at_chroma(self) -> ChromaFacts:
-        vectors, shown = self._at.vectors, self._at.shown(self._at.settings.chroma_url or "")
+        vectors, settings = self._at.vectors, self._at.settings
+        shown, name = self._at.shown(settings.vectors_url or ""), settings.vector_store
         if vectors is None:
-            return ChromaFacts(False, "no address of it is known", shown)
+            return ChromaFacts(False, "no address of it is known", shown, name=name)
         beat_s = 0.0
         for _ in range(2):  # the first one connects where it must
             _, beat_s, detail = await _timed(vectors.ping(), self._patience_s)
             if detail:
-                return ChromaFacts(False, detail, shown, beat_s)
+                return ChromaFacts(False, detail, shown, beat_s, name=name)
         _, read_s, detail = await _timed(vectors.missing(self._at.collection(), ["-"]))
         slow = read_s >= LOOK_S  # its heartbeat is well: slow is not down
-        return ChromaFacts(slow or not detail, detail, shown, beat_s, read_s=read_s)
+        return ChromaFacts(slow or not detail, detail, shown, beat_s, read_s=read_s, name=name)
 
     async def _sample(self, redis: RedisFacts, trouble: dict[str, str]) -> tuple[Standing, ...]:
         ids = [i for n, lane in redis.lanes.items() if n != DEAD for i in lane.line]

@@ -51,7 +51,10 @@ async def readyz(request: Request) -> Response:
 
 
 async def readiness(house: House) -> dict[str, Any]:
-    """``{"ready", "workers", "reasons": [{"code", "detail", "hint"}]}``; never raises."""
+    """``{"ready", "workers", "vector_store", "reasons": [{"code", "detail", "hint"}]}``.
+
+    Never raises.
+    """
     workers = 0
 
     async def worker() -> None:
@@ -77,7 +80,8 @@ async def readiness(house: House) -> dict[str, Any]:
                 "hint": "Start one: unjam up, or unjam worker.",
             }
         )
-    return {"ready": not reasons, "workers": workers, "reasons": reasons}
+    store = house.settings.vector_store
+    return {"ready": not reasons, "workers": workers, "vector_store": store, "reasons": reasons}
 
 
 async def _fault(code: str, check: Callable[[], Awaitable[object]]) -> dict[str, str] | None:

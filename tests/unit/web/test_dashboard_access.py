@@ -181,7 +181,7 @@ async def test_it_stands_while_chroma_is_away(web: Web) -> None:
     web.house.vectors.down = DependencyDown("Chroma is away", code="vector_store_down")
     async with await board(web) as http:
         page = await http.get(f"/documents/{document}")
-        assert page.status_code == 200 and "Chroma cannot be read now" in page.text
+        assert page.status_code == 200 and "The vector store cannot be read now" in page.text
         found = await http.get("/search?q=text")
         assert found.status_code == 200 and "Chroma" in found.text
 

@@ -118,7 +118,8 @@ async def test_ready_means_taken_and_worked_on(web: Web) -> None:
     assert (await ready(web))[0] == 503
     web.house.ledger.renew(WORKER, {}, [])
     status, report = await ready(web)
-    assert (status, report) == (200, {"ready": True, "workers": 1, "reasons": []})
+    well = {"ready": True, "workers": 1, "vector_store": "Chroma", "reasons": []}
+    assert (status, report) == (200, well)
     web.house.queue.away = True
     status, report = await ready(web)
     assert (status, [r["code"] for r in report["reasons"]]) == (503, ["queue_down"])

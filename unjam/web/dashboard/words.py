@@ -48,7 +48,7 @@ DEPENDENCIES: Mapping[str, Pair] = {
     "redis": ("Redis", "Redis"),
     "blobs": ("Original files", "원본 저장소"),
     "embedding": ("Embedding", "임베딩"),
-    "chroma": ("Chroma", "Chroma"),
+    "chroma": ("Vector store", "벡터 저장소"),
 }
 
 BREAKER_STATES: Mapping[str, Pair] = {

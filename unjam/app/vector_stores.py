@@ -1,0 +1,100 @@
+"""Which vector store: one URL says it, and only the library of that one is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from unjam.app.house import without_password
+from unjam.core.errors import SetupError
+from unjam.core.ports import VectorStore
+from unjam.core.vector_kinds import VECTOR_STORES, vector_store_of
+from unjam.settings import Settings
+
+
+def open_vectors(url: str) -> VectorStore:
+    """The store at *url*: ``http(s)://`` Chroma, ``lancedb:///folder``, ``postgresql://``
+    (pgvector), ``qdrant+http(s)://`` (its API key as ``:key@``). Nothing needs to answer yet.
+
+    Raises:
+        SetupError: another kind, or its extra is not installed.
+    """
+    if url.partition("://")[0].lower() not in VECTOR_STORES:
+        raise SetupError(
+            f"RAG_VECTOR_STORE_URL={without_password(url)} is of a kind that is not supported",
+            hint="Use lancedb:///folder, postgresql://… (pgvector), qdrant+http://… or Chroma's "
+            "http://….",
+        )
+    return _OPEN[vector_store_of(url)](url)
+
+
+def look_at(settings: Settings) -> str:
+    """A command that shows the store by hand; no passwords in it."""
+    url = without_password(settings.vectors_url or "")
+    match settings.vector_store:
+        case "LanceDB":
+            return f"ls {unquote(urlsplit(url).path)}"
+        case "pgvector":
+            return f"psql {url} -c 'select name, dimension from unjam_collections'"
+        case "Qdrant":
+            return f"curl -fsS {url.removeprefix('qdrant+')}/readyz"
+        case _:
+            return "curl -fsS http://127.0.0.1:8000/api/v2/heartbeat"
+
+
+def folder_of(url: str) -> Path:
+    """Of ``lancedb:///folder``. Raises SetupError: no absolute path."""
+    place = urlsplit(url)
+    if place.netloc or not place.path.startswith("/"):
+        raise SetupError(
+            f"RAG_VECTOR_STORE_URL={url} names no folder",
+            hint="Give an absolute path, with three slashes: lancedb:///srv/vectors.",
+        )
+    return Path(unquote(place.path))
+
+
+def _chroma(url: str) -> VectorStore:
+    from unjam.stores.vectors_chroma import ChromaVectors
+
+    return ChromaVectors(url)
+
+
+def _lancedb(url: str) -> VectorStore:
+    _need("lancedb", "lancedb")
+    from unjam.stores.vectors_lance import LanceVectors
+
+    return LanceVectors(folder_of(url))
+
+
+def _pgvector(url: str) -> VectorStore:
+    _need("psycopg", "pgvector")
+    from unjam.stores.vectors_pgvector import PgVectors
+
+    return PgVectors(url)
+
+
+def _qdrant(url: str) -> VectorStore:
+    _need("qdrant_client", "qdrant")
+    from unjam.stores.vectors_qdrant import QdrantVectors
+
+    place = urlsplit(url.removeprefix("qdrant+"))
+    bare = place._replace(netloc=place.netloc.rpartition("@")[2]).geturl()
+    return QdrantVectors(bare, unquote(place.password) if place.password else None)
+
+
+_OPEN: dict[str, Callable[[str], VectorStore]] = {
+    "Chroma": _chroma,
+    "LanceDB": _lancedb,
+    "pgvector": _pgvector,
+    "Qdrant": _qdrant,
+}
+
+
+def _need(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise SetupError(
+            f"the library for RAG_VECTOR_STORE_URL is not installed ({module})",
+            hint=f"Install it: pip install 'unjam[{extra}]'.",
+        )

@@ -1,0 +1,82 @@
+"""What keeps LanceDB tables fast: indexes, compaction, and whose they are."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+INDEX_FROM_ROWS = 50_000
+"""Below it a query compares with every row."""
+
+KEEP_OLD = timedelta(seconds=120)
+"""Files of older versions stay this long: whoever reads (10 s) or writes (30 s) has ended."""
+
+
+async def index_ids(table: Any) -> None:
+    """So that a question for ids need not read them all."""
+    from lancedb.index import BTree
+
+    await table.create_index("id", config=BTree(), replace=True)
+
+
+async def tend(path: Path, collection: str, table: Any) -> None:
+    """Merge fragments, bring the indexes up to date and drop old versions; one process at a time,
+    the others leave it to that one. Never raises for what the table or the disk does."""
+    try:
+        with _alone(path) as mine:
+            if mine:
+                await _index_vectors(table)
+                await table.optimize(cleanup_older_than=KEEP_OLD)
+    except (RuntimeError, OSError, ValueError) as error:
+        # A writer was faster, as a rule; the next round meets what stays.
+        _log.info("LanceDB table %s was not tidied: %s", collection, str(error)[:300])
+
+
+async def _index_vectors(table: Any) -> None:
+    from lancedb.index import IvfSq
+
+    if await table.count_rows() < INDEX_FROM_ROWS:
+        return
+    if not any("vector" in index.columns for index in await table.list_indices()):
+        await table.create_index("vector", config=IvfSq(distance_type="cosine"))
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[bool]:
+    handle = os.open(path / "unjam-tending.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+class Owners:
+    """Ledgers behind a table: an empty file each, under the table's identity. Blocking."""
+
+    def __init__(self, path: Path) -> None:
+        self._root = path / "unjam-owners"
+
+    def of(self, identity: str) -> list[str]:
+        try:
+            return [p.name for p in (self._root / identity).iterdir()]
+        except FileNotFoundError:
+            return []
+
+    def add(self, identity: str, owner: str) -> None:
+        """Raises OSError."""
+        place = self._root / identity
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (place / owner).touch(mode=0o600)
