@@ -43,6 +43,7 @@ class House:
         """The same, on this machine."""
         places = {
             "valkey:6379": f"127.0.0.1:{self.ports[6379]}",
+            "api:8002": f"127.0.0.1:{self.ports[8002]}",
             "chroma:8000": f"127.0.0.1:{self.ports[8000]}",
             "/originals": str(self.folder / "originals"),
             "/run/secrets": str(self.secrets),
@@ -168,6 +169,13 @@ async def test_a_document_through_the_parts_of_the_compose_file(compose: House) 
         ledger = await seen("/api/rag/ledger")
         assert (ledger["queued"], ledger["running"], ledger["searchable"]) == (0, 0, 1)
         assert "rag_queue_length" in (await http.get("/metrics")).text
+
+    # What the pages tell a person to type inside the container of the API.
+    at_home = {**compose.environment("api"), "UNJAM_URL": compose.url}
+    for said in ("status", "queue list", f"backup {compose.folder}/backup", "doctor"):
+        done = await asyncio.to_thread(ran, [tool("unjam"), *said.split()], env=at_home)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (compose.folder / "backup" / "backup.json").is_file()
 
     assert {n: await compose.stopped(n) for n in ours} == dict.fromkeys(ours, 0)
     assert not list((compose.folder / "run").iterdir())  # no beat without a process

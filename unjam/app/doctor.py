@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -64,7 +65,8 @@ async def examine(settings: Settings, *, probe_embedding: bool = False) -> Repor
     vectors, unknown = _vectors(settings)
     trouble = trouble or unknown
     snapshot = Snapshot(places_of(settings, ledger, vectors, dict, trouble=unread), one_off=True)
-    api_url = (house.api_url if house else "") or DEFAULT_API
+    # UNJAM_URL: as the other commands; in a container the API is another one.
+    api_url = os.environ.get("UNJAM_URL") or (house.api_url if house else "") or DEFAULT_API
     try:
         told = house.embedding if house else ""
         facts, api, checks = await asyncio.gather(

@@ -59,18 +59,29 @@ def find_url(given: str = "") -> str:
         return DEFAULT_URL
 
 
+def secret(name: str) -> str:
+    """The variable, else its file in RAG_SECRETS_DIR, as ``unjam.settings`` has it; "" : neither."""
+    given = os.environ.get(name)
+    folder = os.environ.get("RAG_SECRETS_DIR")
+    if given or not folder:
+        return given or ""
+    try:
+        return (Path(folder).expanduser() / name).read_text().strip()
+    except OSError:
+        return ""
+
+
 def client_for(url: str) -> Client:
     from unjam.client import Client
 
-    token = os.environ.get("RAG_API_TOKEN") or None
-    return Client(find_url(url), token, lang=LANG)
+    return Client(find_url(url), secret("RAG_API_TOKEN") or None, lang=LANG)
 
 
 def admin_client_for(url: str) -> Client:
     """A client with the operators' token: ADMIN_TOKEN, else the data folder's ``admin-token``."""
     from unjam.client import Client
 
-    token = os.environ.get("ADMIN_TOKEN") or ""
+    token = secret("ADMIN_TOKEN")
     if not token:
         try:
             token = (data_dir() / "admin-token").read_text().strip()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SYSTEMD = ROOT / "deploy" / "systemd"
 UNITS = sorted(SYSTEMD.glob("*.service"))
 WRAPPERS = sorted((ROOT / "deploy" / "bin").glob("*.sh"))
-OURS = {"UNJAM_WORKERS", "ANONYMIZED_TELEMETRY"}
+OURS = {"UNJAM_WORKERS", "UNJAM_HOST", "ANONYMIZED_TELEMETRY"}
 VERIFY = shutil.which("systemd-analyze")
 
 
@@ -44,6 +44,15 @@ def test_units_set_only_variables_that_mean_something(unit: Path) -> None:
     text = unit.read_text() + (SYSTEMD / "unjam.env").read_text()
     named = re.findall(r"\b((?:RAG|UNJAM|OPENAI|SLACK|ADMIN|ANONYMIZED)_[A-Z_]+)=", text)
     assert named and set(named) <= known
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda p: p.name)
+def test_a_shared_folder_can_be_written_to(unit: Path) -> None:
+    """ProtectSystem=strict shuts everything that is not named."""
+    text = unit.read_text()
+    if "EnvironmentFile=-/etc/unjam/unjam.env" in text:
+        assert "ProtectSystem=strict" in text and "ReadWritePaths=-/srv/unjam\n" in text
+    assert "RAG_STORAGE_URL=file:///srv/unjam\n" in (SYSTEMD / "unjam.env").read_text()
 
 
 def test_a_stop_drains_and_a_large_document_takes_only_its_child_along() -> None:
