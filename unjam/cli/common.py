@@ -60,7 +60,7 @@ def find_url(given: str = "") -> str:
 
 
 def secret(name: str) -> str:
-    """The variable, else its file in RAG_SECRETS_DIR, as ``unjam.settings`` has it; "" : neither."""
+    """The variable, else its file in RAG_SECRETS_DIR (as in ``unjam.settings``), else ""."""
     given = os.environ.get(name)
     folder = os.environ.get("RAG_SECRETS_DIR")
     if given or not folder:
