@@ -1,5 +1,8 @@
 """``unjam backup`` and ``unjam restore``: the ledger, the originals, and the embedding cache.
 
+Originals in a bucket stay there unless they are asked for: the bucket outlives the hosts, and has
+its own copies. The backup then says where they are, and a restore checks that they are.
+
 The queue follows from the ledger, and the vectors from the originals and the cache: after a
 restore each document starts over as a new generation and is searchable again once it is stored.
 """
@@ -11,22 +14,32 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unjam import __version__
 from unjam.app.house import found
-from unjam.app.originals import blob_root
+from unjam.app.originals import absent, in_bucket, open_blobs
 from unjam.app.services import ledger_url, open_ledger
 from unjam.core.errors import DependencyDown, SetupError
 from unjam.settings import Settings
 from unjam.stores.blobs import LocalBlobs
-from unjam.stores.copies import blobs_of, copy_cache, copy_originals, ledger_id_of
+from unjam.stores.copies import (
+    blobs_of,
+    copy_cache,
+    copy_originals,
+    fetch_originals,
+    ledger_id_of,
+    send_originals,
+)
 from unjam.stores.ledger import SqlLedger
 from unjam.stores.ledger.backup import restore as restore_ledger
 from unjam.worker.supervisor import LOCK_NAME, hold
+
+if TYPE_CHECKING:
+    from unjam.stores.s3_blobs import S3Blobs
 
 FORMAT = 1
 MANIFEST = "backup.json"
@@ -39,7 +52,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """*missing*: originals that the ledger refers to and the store does not have."""
+    """*missing*: originals that the ledger refers to and the store does not have. *originals_in*:
+    the bucket in which they stay; "" when they are in the backup."""
 
     folder: str
     ledger_id: str
@@ -47,6 +61,7 @@ class BackupReport:
     size_bytes: int
     cache: bool
     missing: tuple[str, ...]
+    originals_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +77,16 @@ class RestoreReport:
 
 # -- backup ---------------------------------------------------------------------------------
 async def backup(
-    settings: Settings, folder: Path, *, with_cache: bool = True, say: Say = lambda _: None
+    settings: Settings,
+    folder: Path,
+    *,
+    with_cache: bool = True,
+    with_originals: bool = False,
+    say: Say = lambda _: None,
 ) -> BackupReport:
     """Back up the system of *settings* into *folder*, which must be empty; it may run meanwhile.
+
+    *with_originals*: those that are in a bucket, too; those in a folder are always copied.
 
     Raises:
         SetupError: there is no ledger, or *folder* holds something.
@@ -86,28 +108,26 @@ async def backup(
     finally:
         await ledger.close()
     # Originals after the ledger: every row then has its file. None goes within an hour.
-    return await asyncio.to_thread(_copy_rest, settings, folder, ledger.id, with_cache, say)
-
-
-def _copy_rest(
-    settings: Settings, folder: Path, ledger_id: str, with_cache: bool, say: Say
-) -> BackupReport:
-    sizes = blobs_of(folder / LEDGER)
+    sizes = await asyncio.to_thread(blobs_of, folder / LEDGER)
     say(f"originals: {len(sizes)}")
     try:
-        missing = copy_originals(blob_root(settings), folder / BLOBS, sizes)
+        stay = str(settings.storage_url) if in_bucket(settings) and not with_originals else ""
+        missing = await _copy_originals(settings, folder, ledger.id, sizes, stay=bool(stay))
         if with_cache:
             say("embedding cache")
-        cache = with_cache and copy_cache(settings.data_dir / CACHE, folder / CACHE)
+        cache = with_cache and await asyncio.to_thread(
+            copy_cache, settings.data_dir / CACHE, folder / CACHE
+        )
         report = BackupReport(
             str(folder),
-            ledger_id,
+            ledger.id,
             len(sizes) - len(missing),
             sum(n for h, n in sizes.items() if h not in set(missing)),
             cache,
             tuple(missing),
+            stay,
         )
-        _write_manifest(folder, report)
+        await asyncio.to_thread(_write_manifest, folder, report)
     except OSError as error:
         raise DependencyDown(
             f"the backup cannot be written: {error}",
@@ -115,6 +135,19 @@ def _copy_rest(
             hint="Free disk space at the target and back up again into an empty folder.",
         ) from error
     return report
+
+
+async def _copy_originals(
+    settings: Settings, folder: Path, ledger_id: str, sizes: Mapping[str, int], *, stay: bool
+) -> list[str]:
+    """What is missing."""
+    blobs = open_blobs(settings)
+    if isinstance(blobs, LocalBlobs):
+        return await asyncio.to_thread(copy_originals, blobs.root, folder / BLOBS, sizes)
+    await blobs.settle(ledger_id, known=bool(sizes))
+    if stay:
+        return await absent(blobs, sizes)
+    return await fetch_originals(blobs, folder / BLOBS, sizes)
 
 
 def _write_manifest(folder: Path, report: BackupReport) -> None:
@@ -125,6 +158,7 @@ def _write_manifest(folder: Path, report: BackupReport) -> None:
         "ledger_id": report.ledger_id,
         "made_at": time.time(),
         "originals": report.originals,
+        "originals_in": report.originals_in,
         "missing": list(report.missing),
     }
     half = folder / f".{MANIFEST}"
@@ -190,11 +224,11 @@ async def _restore(settings: Settings, folder: Path, say: Say) -> RestoreReport:
     source = folder / LEDGER
     ledger_id = await asyncio.to_thread(ledger_id_of, source)
     sizes = await asyncio.to_thread(blobs_of, source)
-    root = blob_root(settings)
-    await asyncio.to_thread(LocalBlobs(root).claim_root, ledger_id)
+    blobs = open_blobs(settings)
+    await blobs.settle(ledger_id, known=False)
     say(f"originals: {len(sizes)}")
     try:
-        missing = await asyncio.to_thread(copy_originals, folder / BLOBS, root, sizes)
+        missing = await _put_originals(folder, blobs, sizes)
         cache = await asyncio.to_thread(copy_cache, folder / CACHE, settings.data_dir / CACHE)
     except OSError as error:
         raise DependencyDown(
@@ -205,6 +239,24 @@ async def _restore(settings: Settings, folder: Path, say: Say) -> RestoreReport:
     say("ledger")
     begun = await _restore_ledger(settings, source, say)
     return RestoreReport(ledger_id, len(sizes) - len(missing), begun, cache, tuple(sorted(missing)))
+
+
+async def _put_originals(
+    folder: Path, blobs: LocalBlobs | S3Blobs, sizes: Mapping[str, int]
+) -> list[str]:
+    """What is missing. Raises SetupError: the backup holds none, and this is not their bucket."""
+    inside = folder / BLOBS
+    if isinstance(blobs, LocalBlobs):
+        stayed = json.loads((folder / MANIFEST).read_text()).get("originals_in", "")
+        if stayed and sizes:
+            raise SetupError(
+                f"the originals of this backup are in {stayed}, not in {folder}",
+                hint="Set RAG_STORAGE_URL to it, or back up with --with-originals.",
+            )
+        return await asyncio.to_thread(copy_originals, inside, blobs.root, sizes)
+    if inside.is_dir():
+        return await send_originals(inside, blobs, sizes)
+    return await absent(blobs, sizes)
 
 
 async def _restore_ledger(settings: Settings, source: Path, say: Say) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,17 @@ def open_blobs(settings: Settings) -> LocalBlobs | S3Blobs:
         upload_folder(settings),
         cache_bytes=settings.storage_cache_mb * MIB,
     )
+
+
+async def absent(blobs: S3Blobs, sizes: Mapping[str, int]) -> list[str]:
+    """The hashes of *sizes* that the bucket does not hold in this size. Raises DependencyDown."""
+    missing: list[str] = []
+    for part in range(256):
+        begin = f"{part:02x}"
+        wanted = [h for h in sizes if h.startswith(begin)]
+        held = await blobs.sizes(part) if wanted else {}
+        missing += [h for h in wanted if held.get(h) != sizes[h]]
+    return missing
 
 
 def upload_folder(settings: Settings) -> Path:

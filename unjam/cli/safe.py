@@ -43,6 +43,13 @@ def backup(
         bool,
         typer.Option("--no-cache", help=t("Without the embedding cache.", "임베딩 캐시 제외.")),
     ] = False,
+    with_originals: Annotated[
+        bool,
+        typer.Option(
+            "--with-originals",
+            help=t("Originals that are in a bucket, too.", "버킷에 있는 원본도 포함."),
+        ),
+    ] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +61,15 @@ def backup(
 
     settings = load_settings(data_dir)
     target = folder.expanduser().absolute()
-    report = asyncio.run(run(settings, target, with_cache=not no_cache, say=render.remark))
+    report = asyncio.run(
+        run(
+            settings,
+            target,
+            with_cache=not no_cache,
+            with_originals=with_originals,
+            say=render.remark,
+        )
+    )
     if as_json:
         render.out_json(render.as_json(report))
     else:
@@ -65,6 +80,14 @@ def backup(
                 (t("originals", "원본"), f"{report.originals}, {render.size(report.size_bytes)}"),
                 (t("embedding cache", "임베딩 캐시"), _yes(report.cache)),
             ]
+        )
+    if report.originals_in:
+        where = report.originals_in
+        render.remark(
+            t(
+                f"The originals stay in {where} and are not in this backup.",
+                f"원본은 {where}에 그대로 있으며 이 백업에는 없습니다.",
+            )
         )
     _end(report.missing)
 

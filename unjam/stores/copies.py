@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from unjam.core.errors import DocumentRejected
+from unjam.core.ports import Blobs
 from unjam.stores import schema
 from unjam.stores.ledger.dialect import Sqlite
 from unjam.stores.ledger.opening import copy_sqlite
 
 _EVERY = 500  # files between two syncs
+_BLOCK = 1_048_576
 
 
 def blobs_of(copy: Path) -> dict[str, int]:
@@ -62,6 +66,59 @@ def copy_originals(source: Path, target: Path, sizes: Mapping[str, int]) -> list
             done.clear()
     _sync(done)
     return missing
+
+
+async def fetch_originals(source: Blobs, target: Path, sizes: Mapping[str, int]) -> list[str]:
+    """As :func:`copy_originals`, from a store that is no folder. Raises DependencyDown, OSError."""
+    missing: list[str] = []
+    for content_hash in sorted(sizes):
+        place = target / content_hash[:2] / content_hash[2:4] / content_hash
+        try:
+            file = await source.path(content_hash)
+        except DocumentRejected:
+            missing.append(content_hash)
+            continue
+        await asyncio.to_thread(_settle, file, place)
+    return missing
+
+
+def _settle(file: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _link_or_copy(file, place)
+    _sync((place,))
+
+
+async def send_originals(source: Path, target: Blobs, sizes: Mapping[str, int]) -> list[str]:
+    """Put the originals of the folder *source* into a store that is none; what is there already
+    stays. The hashes that are not in the folder, or not whole, come back. Raises DependencyDown,
+    OSError."""
+    hashes = sorted(sizes)
+    there: set[str] = set()
+    for at in range(0, len(hashes), _EVERY):
+        there |= await target.present(hashes[at : at + _EVERY])
+    missing: list[str] = []
+    for content_hash in (h for h in hashes if h not in there):
+        file = source / content_hash[:2] / content_hash[2:4] / content_hash
+        if not await _send(file, content_hash, target):
+            missing.append(content_hash)
+    return missing
+
+
+async def _send(file: Path, content_hash: str, target: Blobs) -> bool:
+    """Whether it was there and whole."""
+    writer = await target.create()
+    try:
+        with file.open("rb") as source:
+            while block := await asyncio.to_thread(source.read, _BLOCK):
+                await writer.write(block)
+        if writer.digest() != content_hash:
+            return False
+        await target.commit([writer])
+        return True
+    except FileNotFoundError:
+        return False
+    finally:
+        await writer.abort()
 
 
 def _link_or_copy(old: Path, new: Path) -> None:

@@ -283,18 +283,27 @@ class S3Blobs:
         of that age only the newest is kept from here on."""
         await self._ready()
         before = await self._bucket.now() - older_than_s
-        uploads: dict[str, list[ObjectMeta]] = {}
-        for found in await self._bucket.list(f"{part:02x}"):
-            content_hash = found["path"].split("/")[-2]
-            if is_digest(content_hash) and found["path"].startswith(_folder(content_hash)):
-                uploads.setdefault(content_hash, []).append(found)
         kept: dict[str, int] = {}
-        for content_hash, several in uploads.items():
+        for content_hash, several in (await self._part(part)).items():
             old = [o for o in several if o["last_modified"].timestamp() <= before]
             await self._bucket.delete([o["path"] for o in old if o is not several[-1]])
             if len(old) == len(several):
                 kept[content_hash] = several[-1]["size"]
         return kept
+
+    async def sizes(self, part: int) -> dict[str, int]:
+        """As ``stored``, of any age; only looks."""
+        await self._ready()
+        return {h: several[-1]["size"] for h, several in (await self._part(part)).items()}
+
+    async def _part(self, part: int) -> dict[str, list[ObjectMeta]]:
+        """Uploads of each original, oldest first."""
+        uploads: dict[str, list[ObjectMeta]] = {}
+        for found in await self._bucket.list(f"{part:02x}"):
+            content_hash = found["path"].split("/")[-2]
+            if is_digest(content_hash) and found["path"].startswith(_folder(content_hash)):
+                uploads.setdefault(content_hash, []).append(found)
+        return uploads
 
 
 def _folder(content_hash: str) -> str:
