@@ -23,6 +23,7 @@ from unjam.cli import (
     postmortem,
     recover,
     safe,
+    vectors,
     verify,
     watching,
 )
@@ -76,6 +77,7 @@ look.register(app)
 doctor.register(app)
 explain.register(app)
 safe.register(app)
+vectors.register(app)
 dlq.register(app)
 levers.register(app)
 watching.register(app)

@@ -153,8 +153,12 @@ class LanceVectors:
     async def collections(self) -> list[str]:
         """Raises DependencyDown."""
         with _mapped(self._path):
-            names = await asyncio.to_thread(lambda: sorted(self._path.glob("*.lance/_versions")))
-            return [p.parent.name.removesuffix(".lance") for p in names]
+            return await asyncio.to_thread(self._names)
+
+    def _names(self) -> list[str]:
+        self._reachable()
+        tables = self._path.glob("*.lance/_versions")
+        return sorted(p.parent.name.removesuffix(".lance") for p in tables)
 
     async def facts(self, collection: str) -> CollectionFacts | None:
         """Raises DependencyDown."""
