@@ -170,6 +170,14 @@ def test_what_would_not_work_is_refused(change: dict[str, Any], said: str) -> No
         objects({**TRIAL, **change})
 
 
+def test_another_vector_store_needs_no_chroma() -> None:
+    values = {**TRIAL, "trial": {"valkey": ON}}
+    values["config"] = {"RAG_VECTOR_STORE_URL": "qdrant+http://qdrant.example:6333"}
+    (config,) = [o for o in objects(values) if o["kind"] == "ConfigMap"]
+    assert "RAG_CHROMA_URL" not in config["data"]
+    assert unknown(config["data"]) == set()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -103,8 +103,9 @@ file:///originals
 {{- if not (or (include "unjam.redisUrl" .) (index $given "RAG_REDIS_URL")) }}
 {{- fail "set redis.url, secrets.values.RAG_REDIS_URL, or trial.valkey.enabled" }}
 {{- end }}
-{{- if not (or (include "unjam.chromaUrl" .) (index $given "RAG_CHROMA_URL")) }}
-{{- fail "set chroma.url, secrets.values.RAG_CHROMA_URL, or trial.chroma.enabled" }}
+{{- $another := or (index .Values.config "RAG_VECTOR_STORE_URL") (index $given "RAG_VECTOR_STORE_URL") }}
+{{- if not (or $another (include "unjam.chromaUrl" .) (index $given "RAG_CHROMA_URL")) }}
+{{- fail "set chroma.url, secrets.values.RAG_CHROMA_URL, trial.chroma.enabled, or RAG_VECTOR_STORE_URL in config" }}
 {{- end }}
 {{- end }}
 {{- if and .Values.storage.url .Values.storage.existingClaim }}
