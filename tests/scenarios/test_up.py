@@ -8,8 +8,6 @@ import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -18,170 +16,21 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fixtures.stack import FAST
+from tests.fixtures.up import (
+    Up,
+    all_searchable,
+    equation,
+    gone,
+    lives,
+    noted,
+    notes,
+    title_of,
+    upload,
+)
 from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.wait import until
-from unjam.worker.identity import process_start
 
 pytestmark = pytest.mark.slow
-UNJAM = str(Path(sys.executable).parent / "unjam")
-OURS = ("RAG_", "OPENAI_", "SLACK_", "UNJAM_", "ADMIN_")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Up:
-    """One ``unjam up``; ``start`` again goes on with the same folder and ports."""
-
-    def __init__(self, folder: Path, openai_url: str) -> None:
-        self.data_dir = folder / "data"
-        self.port, self.dashboard_port = free_port(), free_port()
-        self.log = folder / "up.log"
-        self.blocked: list[int] = []  # internal ports that we hold ourselves
-        self._env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(OURS)},
-            "OPENAI_BASE_URL": openai_url,
-            "OPENAI_API_KEY": "sk-up",
-            "RAG_EMBEDDING_MODEL": "fake-up",
-            **FAST,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
-    def command(self, *more: str) -> list[str]:
-        ports = ["--port", str(self.port), "--dashboard-port", str(self.dashboard_port)]
-        return [UNJAM, "up", "--data-dir", str(self.data_dir), *ports, *more]
-
-    def start(self) -> Up:
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                self.command(), env=self._env, stdout=out, stderr=out, start_new_session=True
-            )
-        return self
-
-    def another(self, *more: str) -> subprocess.CompletedProcess[str]:
-        """A further ``unjam up`` that is expected to end at once."""
-        return subprocess.run(
-            self.command(*more), env=self._env, capture_output=True, text=True, timeout=60
-        )
-
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    async def ended(self, deadline_s: float) -> int:
-        assert self.process is not None
-        return await asyncio.to_thread(self.process.wait, deadline_s)
-
-    def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(40)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-    async def ready(self, client: httpx.AsyncClient) -> None:
-        async def status() -> int:
-            assert self.process is not None
-            assert self.process.poll() is None, self.output()
-            try:
-                return (await client.get(f"{self.base}/readyz")).status_code
-            except httpx.HTTPError:
-                return 0
-
-        await until("ready", status, lambda code: code == 200, deadline_s=60)
-
-    @property
-    def base(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def titles(self) -> dict[int, str]:
-        """pid → what ps shows, of the top process and everything below it."""
-        return {pid: title_of(pid) for pid in [self.pid, *descendants(self.pid)]}
-
-    def pids_titled(self, start: str) -> list[int]:
-        return [pid for pid, title in self.titles().items() if title.startswith(start)]
-
-
-def title_of(pid: int) -> str:
-    try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return ""
-    return raw.replace(b"\0", b" ").decode(errors="replace").strip()
-
-
-def descendants(top: int) -> list[int]:
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] not in "ZX":
-                parents[int(folder.name)] = int(fields[1])
-    below, found = {top}, list[int]()
-    while fresh := [pid for pid, parent in parents.items() if parent in below - {0}]:
-        for pid in fresh:
-            del parents[pid]
-        below |= set(fresh)
-        found += fresh
-    return found
-
-
-def lives(pids: dict[int, int | None]) -> list[str]:
-    """Which of these processes (pid → start) still run."""
-    return [f"{p} {title_of(p)}" for p, start in pids.items() if process_start(p) == start]
-
-
-def noted(pids: list[int]) -> dict[int, int | None]:
-    return {pid: process_start(pid) for pid in pids}
-
-
-async def gone(pids: dict[int, int | None], within_s: float) -> None:
-    async def left() -> list[str]:
-        return lives(pids)
-
-    await until("nothing is left running", left, lambda some: not some, deadline_s=within_s)
-
-
-async def upload(up: Up, client: httpx.AsyncClient, *texts: str) -> list[str]:
-    ids: list[str] = []
-    for number, text in enumerate(texts):
-        files = {"file": (f"note-{number}.txt", text.encode(), "text/plain")}
-        answer = await client.post(f"{up.base}/api/rag/documents", files=files)
-        assert answer.status_code == 202, answer.text
-        ids.append(answer.json()["id"])
-    return ids
-
-
-async def equation(up: Up, client: httpx.AsyncClient) -> dict[str, int]:
-    return (await client.get(f"{up.base}/api/rag/ledger")).json()
-
-
-async def all_searchable(up: Up, client: httpx.AsyncClient, count: int) -> None:
-    async def seen() -> dict[str, int]:
-        return await equation(up, client)
-
-    found = await until(
-        "all are searchable", seen, lambda e: e["searchable"] == count, deadline_s=60, every_s=0.1
-    )
-    assert found["accepted"] == count
-    assert found["missing"] == found["dead"] == 0
-
-
-def notes(count: int, of: str) -> list[str]:
-    return [f"Note {n} about {of}: pump {n} is serviced in week {n + 10}." for n in range(count)]
 
 
 @pytest.fixture(scope="module")
