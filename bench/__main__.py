@@ -26,6 +26,7 @@ MODEST = {
     "profile": "--files 300",
     "rivals": "--files 300",
     "scale": "--store 0,1000 --backlog 5000,20000 --files 150",
+    "vector_stores": "--vectors 5000 --queries 100",
     "wall": "--files 5",
 }
 """What takes many minutes with its own defaults, in about one."""

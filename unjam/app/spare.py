@@ -8,6 +8,7 @@ are what users wait for after a kill. The supervisor keeps one of these; it read
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -17,7 +18,8 @@ from typing import Any
 from unjam.app import run_worker
 from unjam.app.house import found
 from unjam.app.knobs import start_values
-from unjam.core.errors import UnjamError
+from unjam.app.vector_stores import open_vectors
+from unjam.core.errors import SetupError, UnjamError
 from unjam.embedding.factory import tokenizer_spec
 from unjam.embedding.fingerprint import current_pin
 from unjam.pipeline.process_title import set_title
@@ -51,6 +53,9 @@ async def _main() -> int:
 
 async def _load(parser: SandboxParser, settings: Settings) -> None:
     """What a worker's first document would wait for. It needs no ledger and no server."""
+    if settings.vectors_url:
+        with contextlib.suppress(SetupError):  # the worker will say it
+            await open_vectors(settings.vectors_url).close()
     try:
         await parser.warm_up(await asyncio.to_thread(_tokenizer, settings))
     except (UnjamError, Interrupted):

@@ -63,8 +63,9 @@ def _chroma(url: str) -> VectorStore:
 
 def _lancedb(url: str) -> VectorStore:
     _need("lancedb", "lancedb")
-    from unjam.stores.vectors_lance import LanceVectors
+    from unjam.stores.vectors_lance import LanceVectors, load_library
 
+    load_library()  # a second or two: not in anybody's first write, nor in a look at the clock
     return LanceVectors(folder_of(url))
 
 

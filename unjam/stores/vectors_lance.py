@@ -212,7 +212,7 @@ class LanceVectors:
     async def _connect(self) -> Any:
         if self._db is None:
             await asyncio.to_thread(self._reachable)
-            lancedb = await asyncio.to_thread(_library)
+            lancedb = await asyncio.to_thread(load_library)
             # Zero: each read looks for the newest version, which another process may have made.
             self._db = await lancedb.connect_async(
                 str(self._path), read_consistency_interval=timedelta(0)
@@ -311,7 +311,8 @@ class LanceVectors:
             await lance_tending.tend(self._path, collection, table)
 
 
-def _library() -> Any:
+def load_library() -> Any:
+    """Import it; once per process, blocking."""
     for name in ("LANCE_LOG", "LANCEDB_LOG"):
         os.environ.setdefault(name, "error")  # it warns of every table that it makes
     return import_module("lancedb")
