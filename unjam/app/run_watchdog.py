@@ -10,9 +10,10 @@ from typing import Any
 from unjam.app.alive import beating
 from unjam.app.house import House, found
 from unjam.app.looking import snapshot_of
+from unjam.app.opening import StoppedEarly, open_patiently
 from unjam.app.reconciler import reconciler_of
 from unjam.app.recovery import book_of, recovery_of
-from unjam.app.services import Services, open_services
+from unjam.app.services import Services
 from unjam.core.errors import SetupError
 from unjam.observe.courier import Courier, document_messages
 from unjam.observe.incidents import IncidentTape, incident_messages
@@ -38,11 +39,14 @@ def main(settings: Settings | None = None) -> int:
 
 async def _main(settings: Settings) -> int:
     async with beating(settings.beat_file):
-        return await _watch(settings)
+        try:
+            services = await open_patiently(settings, role="watchdog")
+        except StoppedEarly:
+            return 0
+        return await _watch(services)
 
 
-async def _watch(settings: Settings) -> int:
-    services = await open_services(settings, role="watchdog")
+async def _watch(services: Services) -> int:
     couriers = couriers_of(services)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from unjam.app.alive import beating
 from unjam.app.house import found
+from unjam.app.opening import StoppedEarly, open_patiently
 from unjam.app.reconciler import reconciler_of
-from unjam.app.services import Services, open_services
+from unjam.app.services import Services
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import WorkerRef
 from unjam.observe import words
@@ -44,11 +45,17 @@ async def work(
     """Be a worker until SIGTERM; 0. *parser* was started ahead, and is closed at the end."""
     configure_logging(settings, process="worker")
     async with beating(settings.beat_file):
-        return await _work(settings, lanes, parser)
+        try:
+            services = await open_patiently(settings, role="worker")
+        except StoppedEarly:
+            if parser is not None:
+                await parser.close()
+            return 0
+        return await _work(services, lanes, parser)
 
 
-async def _work(settings: Settings, lanes: Sequence[str], parser: SandboxParser | None) -> int:
-    services = await open_services(settings, role="worker")
+async def _work(services: Services, lanes: Sequence[str], parser: SandboxParser | None) -> int:
+    settings = services.settings
     tools, parser = services.tools(parser)
     me = process_identity("worker")
     options = WorkerOptions(lanes=tuple(lanes) or _all_lanes(settings))

@@ -182,6 +182,7 @@ PATIENT: Mapping[str, float] = {
     "embedding_quota": 30.0,
     "redis_wrong_database": 5.0,
     "stopped_by_person": 600.0,
+    "version_mismatch": 900.0,  # an update of many hosts, one after the other
 }
 """The same, where it is known to take longer, or to be in vain."""
 

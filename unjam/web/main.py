@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 from unjam.app.house import found
-from unjam.app.services import open_services
+from unjam.app.opening import StoppedEarly, open_patiently
 from unjam.core.errors import UnjamError
 from unjam.observe.logs import configure_logging
 from unjam.settings import Settings
@@ -29,9 +29,11 @@ def main() -> int:
     configure_logging(settings, process="api")
     import uvloop
 
-    services = partial(open_services, settings, role="api")
+    services = partial(open_patiently, settings, role="api")
     try:
         uvloop.run(serve(services, options.host, options.port, options.dashboard_port))
+    except StoppedEarly:
+        return 0
     except UnjamError as error:
         print(f"error: {error.detail}\nhint: {error.hint}", file=sys.stderr)  # noqa: T201
         return 2

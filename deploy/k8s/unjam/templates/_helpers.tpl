@@ -208,11 +208,12 @@ spec:
       {{- else }}
       # Ready means that it answers. /readyz would take all replicas away at once while a thing that they
       # share is away, although they still take documents (or answer 503 with Retry-After).
+      # Ten minutes: it answers from the moment that the ledger is there.
       startupProbe:
         httpGet: { path: /healthz, port: http }
         periodSeconds: 2
         timeoutSeconds: 5
-        failureThreshold: 60
+        failureThreshold: 300
       livenessProbe:
         httpGet: { path: /healthz, port: http }
         periodSeconds: 10
