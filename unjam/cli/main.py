@@ -96,6 +96,8 @@ def run() -> None:
     from unjam.core.errors import UnjamError
 
     prepare_streams()
+    # httpx loads its own command line, which takes 50 ms, unless that cannot be imported.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         arguments = without_lang(sys.argv[1:])
     except ValueError as error:
