@@ -163,6 +163,7 @@ def test_keda_and_the_prometheus_operator_take_theirs() -> None:
         ({"trial": {"chroma": ON}}, "set redis.url"),
         ({"storage": {}}, "set storage.url"),
         ({"ingress": ON}, "ingress.host"),
+        ({"secrets": {"values": {**GIVEN, "RAG_WEBHOOK_URL": "https://x"}}}, "RAG_WEBHOOK_SECRET"),
     ],
 )
 def test_what_would_not_work_is_refused(change: dict[str, Any], said: str) -> None:

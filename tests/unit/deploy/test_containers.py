@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,23 @@ def test_packages_come_from_the_hashed_locks_only() -> None:
     block = ran(["sed", "-n", program, "requirements-dev.lock"]).stdout
     assert re.match(r"setuptools==\S+ \\\n    --hash=sha256:", block)
     assert len(re.findall(r"^\S", block, re.M)) == 1
+
+
+@pytest.mark.thorough
+def test_a_wheel_comes_out_of_what_is_copied(tmp_path: Path) -> None:
+    """With everything that is no Python: scripts of Redis, migrations, pages."""
+    source, wheels = tmp_path / "source", tmp_path / "wheels"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "unjam", source / "unjam", ignore=shutil.ignore_patterns("*.pyc"))
+    python = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(wheels)]
+    done = ran([*python, "--no-deps", "--no-build-isolation", "--no-index", "."], cwd=source)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(wheels.iterdir())) as wheel:
+        inside = set(wheel.namelist())
+    wanted = [p for p in (ROOT / "unjam").rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    assert {str(p.relative_to(ROOT)) for p in wanted} <= inside
 
 
 def test_it_runs_as_nobody_in_particular_and_hears_signals() -> None:

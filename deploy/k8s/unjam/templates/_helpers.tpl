@@ -108,6 +108,9 @@ file:///originals
 {{- fail "set chroma.url, secrets.values.RAG_CHROMA_URL, trial.chroma.enabled, or RAG_VECTOR_STORE_URL in config" }}
 {{- end }}
 {{- end }}
+{{- if and (index $given "RAG_WEBHOOK_URL") (not (index $given "RAG_WEBHOOK_SECRET")) }}
+{{- fail "secrets.values.RAG_WEBHOOK_URL needs RAG_WEBHOOK_SECRET beside it: each watchdog would make its own" }}
+{{- end }}
 {{- if and .Values.storage.url .Values.storage.existingClaim }}
 {{- fail "storage.url and storage.existingClaim exclude each other" }}
 {{- end }}
