@@ -51,7 +51,7 @@ SETTINGS_KO: dict[str, str] = {
     "RAG_WEBHOOK_SECRET": "웹훅 서명 키. `whsec_`와 base64. 비우면 `<data>/webhook-secret`에 생성됩니다",
     "RAG_REDIS_REPAIR": "워치독이 외부 Redis를 `noeviction`으로 되돌리도록 허용합니다",
     "RAG_ALLOW_RESTART": "워치독이 재시작해도 되는 systemd 유닛과 컨테이너(`docker:이름`, 쉼표 구분). "
-    "이름에 redis, valkey, chroma 중 하나가 들어 있어야 합니다",
+    "이름에 redis, valkey, chroma, postgres, qdrant 중 하나가 들어 있어야 합니다",
     "RAG_TIMEZONE": "통계에 쓰는 IANA 시간대 이름. 비우면 호스트의 시간대",
     "RAG_LANG": "`en` 또는 `ko`",
     "RAG_LOG_FORMAT": "`text` 또는 `json`",

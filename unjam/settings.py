@@ -264,7 +264,7 @@ class Settings(BaseSettings):
         "",
         alias="RAG_ALLOW_RESTART",
         description="systemd units and containers (`docker:NAME`) that the watchdog may restart, "
-        "comma-separated; its name must say whether it is Redis, Valkey or Chroma",
+        "comma-separated; its name must say what it is: redis, valkey, chroma, postgres or qdrant",
     )
     timezone: str = Field(
         "", alias="RAG_TIMEZONE", description="IANA name for statistics; empty: the host's"

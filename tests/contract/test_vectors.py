@@ -306,3 +306,8 @@ async def test_all_rows_are_met_by_a_walk(store: VectorStore, collection: str) -
     seen = [r for start in (0, 3, 6) for r in await store.stored(collection, start, 3)]
     assert sorted(r.id for r in seen) == sorted(r.id for r in rows)
     assert {(r.document_id, r.generation) for r in seen} == {("d", 2)}
+    assert await store.stored(collection, 7, 3) == []
+    again = [r for start in (0, 2, 4) for r in await store.stored(collection, start, 2)]
+    assert again == seen[:6]
+    for start in (3, 0, 5):  # no walk: anywhere
+        assert await store.stored(collection, start, 2) == seen[start : start + 2]

@@ -69,7 +69,7 @@ async def test_nobody_there_is_said_at_once(kind: str, tmp_path: Path, collectio
     if kind == "lancedb":
         store = LanceVectors(tmp_path / "file")
     elif kind == "pgvector":
-        store = PgVectors("postgresql://u:secret@127.0.0.1:9/x")
+        store = PgVectors("postgresql://u:secret@127.0.0.1:9,127.0.0.1:11/x")
     else:
         store = QdrantVectors("http://127.0.0.1:9")
     started = time.monotonic()

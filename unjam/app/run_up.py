@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from unjam.app.house import without_password
 from unjam.app.services import house_of, ledger_url, open_ledger
+from unjam.app.vector_stores import check_vectors
 from unjam.core.errors import DependencyDown, SetupError
 from unjam.observe.logs import configure_logging
 from unjam.pipeline.process_title import set_title
@@ -61,6 +62,8 @@ def main(
 
 async def _main(settings: Settings, options: UpOptions) -> int:
     began = time.monotonic()
+    if settings.vectors_url:
+        check_vectors(settings.vectors_url)
     async with Supervisor(settings.data_dir, settings.log_dir, _listener(_say)) as supervisor:
         # After the lock: a second run is told so, and a killed run's API is gone from its port.
         options = replace(

@@ -21,13 +21,27 @@ def open_vectors(url: str) -> VectorStore:
     Raises:
         SetupError: another kind, or its extra is not installed.
     """
+    check_vectors(url)
+    return _OPEN[vector_store_of(url)](url)
+
+
+def check_vectors(url: str) -> None:
+    """What ``open_vectors`` would refuse, without loading anything. Raises SetupError."""
     if url.partition("://")[0].lower() not in VECTOR_STORES:
         raise SetupError(
             f"RAG_VECTOR_STORE_URL={without_password(url)} is of a kind that is not supported",
             hint="Use lancedb:///folder, postgresql://… (pgvector), qdrant+http://… or Chroma's "
             "http://….",
         )
-    return _OPEN[vector_store_of(url)](url)
+    name = vector_store_of(url)
+    if name == "LanceDB":
+        folder_of(url)
+    module = _LIBRARY.get(name)
+    if module is not None and find_spec(module) is None:
+        raise SetupError(
+            f"the library for RAG_VECTOR_STORE_URL is not installed ({module})",
+            hint=f"Install it: pip install 'unjam[{name.lower()}]'.",
+        )
 
 
 def look_at(settings: Settings) -> str:
@@ -62,7 +76,6 @@ def _chroma(url: str) -> VectorStore:
 
 
 def _lancedb(url: str) -> VectorStore:
-    _need("lancedb", "lancedb")
     from unjam.stores.vectors_lance import LanceVectors, load_library
 
     load_library()  # a second or two: not in anybody's first write, nor in a look at the clock
@@ -70,14 +83,12 @@ def _lancedb(url: str) -> VectorStore:
 
 
 def _pgvector(url: str) -> VectorStore:
-    _need("psycopg", "pgvector")
     from unjam.stores.vectors_pgvector import PgVectors
 
     return PgVectors(url)
 
 
 def _qdrant(url: str) -> VectorStore:
-    _need("qdrant_client", "qdrant")
     from unjam.stores.vectors_qdrant import QdrantVectors
 
     place = urlsplit(url.removeprefix("qdrant+"))
@@ -92,10 +103,5 @@ _OPEN: dict[str, Callable[[str], VectorStore]] = {
     "Qdrant": _qdrant,
 }
 
-
-def _need(module: str, extra: str) -> None:
-    if find_spec(module) is None:
-        raise SetupError(
-            f"the library for RAG_VECTOR_STORE_URL is not installed ({module})",
-            hint=f"Install it: pip install 'unjam[{extra}]'.",
-        )
+_LIBRARY = {"LanceDB": "lancedb", "pgvector": "psycopg", "Qdrant": "qdrant_client"}
+"""The extra has the store's name."""

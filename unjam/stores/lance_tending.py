@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from unjam.stores import lance_sync
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +36,11 @@ async def tend(path: Path, collection: str, table: Any) -> None:
     try:
         with _alone(path) as mine:
             if mine:
+                began = lance_sync.now()
                 await _index_vectors(table)
-                await table.optimize(cleanup_older_than=KEEP_OLD)
+                await table.optimize()
+                await asyncio.to_thread(lance_sync.sync_since, path / f"{collection}.lance", began)
+                await table.optimize(cleanup_older_than=KEEP_OLD)  # only now what it replaced
     except (RuntimeError, OSError, ValueError) as error:
         # A writer was faster, as a rule; the next round meets what stays.
         _log.info("LanceDB table %s was not tidied: %s", collection, str(error)[:300])

@@ -36,7 +36,8 @@ class PgLink:
         self._places = asyncio.Semaphore(MOST)
         self._left: set[asyncio.Task[Any]] = set()  # given up, not ended yet
         place = urlsplit(url)
-        self.shown = f"{place.hostname or 'a socket'}:{place.port or 5432}{place.path}"
+        hosts = place.netloc.rpartition("@")[2] or "a socket"  # may be several
+        self.shown = f"{hosts}{place.path}"
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], within_s: float) -> T:
         """*work* in a transaction of its own; once more when a kept connection had died.

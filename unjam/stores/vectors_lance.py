@@ -21,7 +21,7 @@ from unjam.core.errors import DependencyDown
 from unjam.core.filters import parse_filter
 from unjam.core.lease import UPSERT_TIMEOUT_S
 from unjam.core.ports import Candidate, ChunkRow, CollectionFacts, StoredId, Vectors
-from unjam.stores import lance_rows, lance_tending
+from unjam.stores import lance_rows, lance_sync, lance_tending
 from unjam.stores.lance_tending import Owners
 from unjam.stores.row_tests import last_of_each
 
@@ -90,7 +90,9 @@ class LanceVectors:
                 lance_rows.table_of, [rows[i] for i in keep], vectors[keep]
             )
             merge = table.merge_insert("id").when_matched_update_all()
+            began = lance_sync.now()
             await merge.when_not_matched_insert_all().execute(data)
+            await asyncio.to_thread(lance_sync.sync_since, self._folder(collection), began)
 
         async with self._turn():
             await self._on(collection, put, made_with=dimension)
@@ -204,6 +206,9 @@ class LanceVectors:
             self._db = None
 
     # -- tables ------------------------------------------------------------------------------
+    def _folder(self, collection: str) -> Path:
+        return self._path / f"{collection}.lance"
+
     def _reachable(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not os.access(self._path, os.R_OK | os.W_OK | os.X_OK):

@@ -66,6 +66,7 @@ class PgVectors:
         self._link = PgLink(url, self._write_s)
         self._write = asyncio.Lock()
         self._known: dict[str, _Made] = {}
+        self._walks: dict[str, tuple[int, str]] = {}  # collection → rows walked, the last id
 
     async def upsert(self, collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
         """Raises DependencyDown (vector_store_down, embedding_dimension_changed)."""
@@ -189,14 +190,20 @@ class PgVectors:
     async def stored(self, collection: str, offset: int, limit: int) -> list[StoredId]:
         """Raises DependencyDown."""
 
+        # Where the last page ended: what lies before it need not be counted off again.
+        place, after = self._walks.pop(collection, (0, ""))
+        skip, after = (0, after) if place == offset else (offset, "")
+
         async def walk(conn: Connection, made: _Made) -> list[tuple[Any, ...]]:
             table = pg_rows.table_name(made.identity)
-            sql = f"SELECT id, document_id, generation FROM {table} ORDER BY id"
-            sql += " OFFSET %s LIMIT %s"
-            answer = await conn.execute(sql.encode(), (offset, limit))
-            return await answer.fetchall()
+            sql = f"SELECT id, document_id, generation FROM {table} WHERE id > %s"
+            values = (after, skip, limit)
+            sql += " ORDER BY id OFFSET %s LIMIT %s"
+            return await (await conn.execute(sql.encode(), values)).fetchall()
 
         rows = await self._on(collection, walk, self._read_s) or ()
+        if rows:
+            self._walks[collection] = (offset + len(rows), rows[-1][0])
         return [StoredId(*row) for row in rows]
 
     async def ping(self) -> None:
@@ -299,6 +306,10 @@ async def _look_up(conn: Connection, collection: str) -> _Made | None:
     there = await (await conn.execute("SELECT to_regclass('unjam_collections')")).fetchone()
     if there is None or there[0] is None:
         return None
+    return await _catalogued(conn, collection)
+
+
+async def _catalogued(conn: Connection, collection: str) -> _Made | None:
     sql = "SELECT identity, dimension FROM unjam_collections WHERE name = %s"
     row = await (await conn.execute(sql, (collection,))).fetchone()
     return None if row is None else _Made(row[0], row[1])
@@ -307,11 +318,12 @@ async def _look_up(conn: Connection, collection: str) -> _Made | None:
 async def _make(conn: Connection, collection: str, dimension: int) -> _Made:
     """One process at a time; whoever comes second finds it made."""
     await conn.execute("SELECT pg_advisory_xact_lock(%s)", (MAKING,))
-    made = await _look_up(conn, collection)
-    if made is not None:
-        return made
     await conn.execute("CREATE EXTENSION IF NOT EXISTS vector")
     await conn.execute(pg_rows.CATALOGUE)
+    # Not to_regclass(): it may remember that there was no catalogue before we had the lock.
+    made = await _catalogued(conn, collection)
+    if made is not None:
+        return made
     made = _Made(secrets.token_hex(8), dimension)
     for statement in pg_rows.table_sql(made.identity, dimension):
         await conn.execute(statement.encode())

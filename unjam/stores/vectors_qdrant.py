@@ -63,6 +63,7 @@ class QdrantVectors:
         )
         self._write = asyncio.Lock()
         self._known: dict[str, int] = {}  # collection → dimension
+        self._walks: dict[str, tuple[int, Any]] = {}  # collection → rows walked, the next id
 
     async def upsert(self, collection: str, rows: Sequence[ChunkRow], vectors: Vectors) -> None:
         """Raises DependencyDown (vector_store_down, embedding_dimension_changed)."""
@@ -183,7 +184,8 @@ class QdrantVectors:
         await self._bounded(collection, note, self._read_s)
 
     async def stored(self, collection: str, offset: int, limit: int) -> list[StoredId]:
-        """Qdrant pages by the id that comes next, so what lies before is read, too.
+        """Qdrant pages by the id that comes next: a walk that goes on where the last page ended
+        costs that page, any other one all that lies before.
 
         Raises DependencyDown.
         """
@@ -191,19 +193,23 @@ class QdrantVectors:
         async def walk() -> list[StoredId]:
             if not await self._client.collection_exists(collection):
                 return []
+            walked, after = self._walks.pop(collection, (0, None))
+            if walked != offset:
+                walked, after = 0, None
             found: list[Any] = []
-            after: Any = None
-            while len(found) < offset + limit:
+            while walked < offset + limit:
                 page, after = await self._client.scroll(
                     collection,
-                    limit=min(IDS_PER_REQUEST, offset + limit - len(found)),
+                    limit=min(IDS_PER_REQUEST, offset + limit - walked),
                     offset=after,
                     with_payload=["id", "document_id", "generation"],
                 )
-                found += page
+                found += page[max(0, offset - walked) :]
+                walked += len(page)
                 if after is None:
-                    break
-            return [_stored_id(p) for p in found[offset:]]
+                    return [_stored_id(p) for p in found]
+            self._walks[collection] = (walked, after)
+            return [_stored_id(p) for p in found]
 
         return await self._bounded(collection, walk, self._read_s)
 
