@@ -14,8 +14,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
 
 from unjam.app.house import House, settle_in
 from unjam.app.services import Services, open_services
@@ -62,24 +60,13 @@ def process_document(payload: str) -> str:
     current = current_ticket()
     if current is None:
         return "stale"
-    ticket, connection = current
+    ticket, url = current
     room = _room()
     try:
-        return room.runner.run(_process(ticket, redis_url(connection)))
+        return room.runner.run(_process(ticket, url))
     finally:
         if DISPOSABLE in os.environ:
             _leave(room)
-
-
-def redis_url(connection: Mapping[str, Any]) -> str:
-    """The URL of a Redis connection that somebody else opened."""
-    user, password = connection.get("username") or "", connection.get("password") or ""
-    login = f"{quote(user)}:{quote(password)}@" if password else ""
-    if connection.get("path"):
-        return f"unix://{login}{connection['path']}?db={connection.get('db') or 0}"
-    scheme = "rediss" if any(k.startswith("ssl_") for k in connection) else "redis"
-    place = f"{connection.get('host', '127.0.0.1')}:{connection.get('port', 6379)}"
-    return f"{scheme}://{login}{place}/{connection.get('db') or 0}"
 
 
 @dataclass(slots=True)

@@ -192,7 +192,10 @@ class Settings(BaseSettings):
     )
     # -- where things are -------------------------------------------------------------------
     redis_url: str | None = Field(
-        None, alias="RAG_REDIS_URL", description="empty: an embedded Valkey (port 6379, db 5)"
+        None,
+        alias="RAG_REDIS_URL",
+        description="empty: an embedded Valkey (port 6379, db 5); `redis://`, `rediss://`, or "
+        "`redis+sentinel://host,host2/service/5`",
     )
     chroma_url: str | None = Field(
         None, alias="RAG_CHROMA_URL", description="empty: an embedded Chroma server (port 8000)"

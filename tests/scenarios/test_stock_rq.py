@@ -23,9 +23,10 @@ from pathlib import Path
 from unjam.queue.jobs import current_ticket
 
 def process(payload):
-    ticket, redis = current_ticket()
+    ticket, url = current_ticket()
     fields = json.loads(payload)
-    line = [ticket.job_id, ticket.lane, ticket.size_bytes, fields["doc_id"], redis["db"]]
+    database = int(url.rpartition("/")[2])
+    line = [ticket.job_id, ticket.lane, ticket.size_bytes, fields["doc_id"], database]
     with (Path(__file__).parent / "seen").open("a") as file:
         print(json.dumps(line), file=file)
     if fields["doc_id"] == "bad":

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from unjam._redis import sentinels_of
 from unjam.app.checks import Check, checks_of
 from unjam.app.house import House, settle_in
 from unjam.app.looking import places_of
@@ -122,14 +123,19 @@ def _clean(said: Saying, cut: Callable[[str], str]) -> Saying:
 
 def localised(settings: Settings, command: str) -> str:
     """*command* with the addresses of this house, without passwords."""
-    if settings.redis_url:
+    if settings.redis_url and (watched := sentinels_of(settings.redis_url)) is not None:
+        database = watched.database  # which server is the primary is known when it is asked
+        command = command.replace(REDIS_COMMAND, f"redis-cli -h PRIMARY -n {database}")
+        command = command.replace(REDIS_URL, f"redis://PRIMARY:6379/{database}")
+    elif settings.redis_url:
         place = urlsplit(settings.redis_url)
         host, port = place.hostname or "127.0.0.1", place.port or 6379
         database = place.path.strip("/") or "0"
         where = "" if host in ("127.0.0.1", "localhost") else f" -h {host}"
         where += "" if port == 6379 else f" -p {port}"
+        where += " --tls" if place.scheme == "rediss" else ""
         command = command.replace(REDIS_COMMAND, f"redis-cli{where} -n {database}")
-        command = command.replace(REDIS_URL, f"redis://{host}:{port}/{database}")
+        command = command.replace(REDIS_URL, f"{place.scheme}://{host}:{port}/{database}")
     if settings.vector_store != "Chroma" and CHROMA_URL in command:
         command = look_at(settings)
     elif settings.chroma_url:

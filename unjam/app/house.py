@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -76,8 +77,12 @@ def _attributes() -> dict[str, str]:
     return {f.alias: attribute for attribute, f in fields if f.alias and f.alias in KNOBS}
 
 
+_SECRET_OPTION = re.compile(r"([?&])(\w*(?:password|secret)\w*)=[^&]*", re.IGNORECASE)
+
+
 def without_password(url: str) -> str:
     """*url* as it may be shown and shared."""
+    url = _SECRET_OPTION.sub(r"\1\2=", url)
     scheme, sep, rest = url.partition("://")
     credentials, at, place = rest.rpartition("@")
     if not at:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from unjam._redis import client_of
 from unjam.embedding.keys import KeyPool
 from unjam.settings import Settings
 
@@ -33,10 +34,9 @@ class Meters:
     async def read(self) -> Mapping[tuple[str, str], float]:
         """(metric, label value; "" for none) → value. Never raises for Redis."""
         if self._settings.redis_url:
-            from redis.asyncio import Redis
             from redis.exceptions import RedisError
 
-            client = Redis.from_url(
+            client = client_of(
                 self._settings.redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
             )
             try:

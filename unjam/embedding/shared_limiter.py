@@ -20,6 +20,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
+from unjam._redis import pool_of
 from unjam.embedding import pace
 from unjam.embedding.governor import QUERY_GRACE, LocalLimiter, Outcome
 from unjam.embedding.pace import MINUTE_S, Leave, Rates, Why
@@ -250,13 +251,11 @@ class SharedLimiter:
             return
         from limits.aio.storage import RedisStorage
         from limits.aio.strategies import SlidingWindowCounterRateLimiter
-        from redis.asyncio import ConnectionPool
 
-        self._pool = ConnectionPool.from_url(
-            self._url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-        )
+        self._pool = pool_of(self._url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
         pool: Any = self._pool  # annotated as a plain option, passed on to redis-py as it is
-        storage = RedisStorage(f"async+{self._url}", connection_pool=pool, implementation="redispy")
+        # The pool leads there; of the URL only the kind of server is read.
+        storage = RedisStorage("async+redis://", connection_pool=pool, implementation="redispy")
         self._window = SlidingWindowCounterRateLimiter(storage)
         self._script = self._client().register_script(_lua())
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from unjam._redis import url_of
 from unjam.core.document import Ticket
 
 FUNCTION = "unjam.rq_job.process_document"
@@ -62,12 +63,9 @@ def parse_payload(text: str) -> tuple[str, int]:
     return raw["doc_id"], int(raw.get("file_size", 0))
 
 
-def current_ticket() -> tuple[Ticket, dict[str, Any]] | None:
-    """Ticket and Redis connection of the RQ job that this process is executing, or None.
-
-    The second item are keyword arguments for ``redis.Redis`` (host, port, db, …): a stock worker
-    knows nothing else of the house.
-    """
+def current_ticket() -> tuple[Ticket, str] | None:
+    """Ticket of the RQ job that this process is executing, and the URL of the Redis that it came
+    from: a stock worker knows nothing else of the house. None outside of a job."""
     from rq import get_current_job  # half a second of imports that only a stock worker needs
 
     job = get_current_job()
@@ -80,5 +78,4 @@ def current_ticket() -> tuple[Ticket, dict[str, Any]] | None:
         _, size = parse_payload(str(job.args[0]))
     except (IndexError, ValueError):
         size = 0
-    kwargs: dict[str, Any] = dict(job.connection.connection_pool.connection_kwargs)
-    return replace(ticket, size_bytes=size), kwargs
+    return replace(ticket, size_bytes=size), url_of(job.connection.connection_pool)

@@ -6,15 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import redis.asyncio as aredis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from unjam._redis import client_of, shown_place
 from unjam.core.cancel import heeding
 from unjam.core.errors import DependencyDown
 
@@ -48,7 +47,7 @@ class RedisLink:
 
     def __init__(self, url: str, client_name: str = "unjam") -> None:
         self.url = url
-        self.redis: Any = aredis.Redis.from_url(
+        self.redis: Any = client_of(
             url,
             decode_responses=True,
             encoding_errors="surrogateescape",
@@ -90,8 +89,7 @@ class RedisLink:
 
     def down(self, error: BaseException) -> DependencyDown:
         """*error* as the reason for which documents wait."""
-        place = urlsplit(self.url)
-        where = f"{place.hostname or 'localhost'}:{place.port or 6379}"
+        where = shown_place(self.url)
         if isinstance(error, RedisTimeoutError | TimeoutError):
             what = f"Redis at {where} does not answer in time"
         elif isinstance(error, ResponseError) or not isinstance(error, RedisConnectionError):

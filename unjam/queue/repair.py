@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import redis.asyncio as aredis
 from redis.exceptions import RedisError
 
+from unjam._redis import client_of
 from unjam.core.errors import DependencyDown, SetupError
 
 TIMEOUT_S = 5.0
@@ -35,7 +35,7 @@ class RedisRepair:
         return await self._set("appendonly", "yes")
 
     async def _set(self, name: str, value: str) -> str:
-        client: Any = aredis.Redis.from_url(
+        client: Any = client_of(
             self.url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=2.0
         )
         try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from unjam._redis import client_of
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
@@ -43,10 +45,9 @@ class SafetyMeter:
     async def read(self) -> Mapping[tuple[str, str], float]:
         """(metric, reason) → 1 while it may lose jobs for that reason. Never raises for Redis."""
         if self._url:
-            from redis.asyncio import Redis
             from redis.exceptions import RedisError
 
-            client = Redis.from_url(
+            client = client_of(
                 self._url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
             )
             try:
