@@ -4,8 +4,10 @@ and whoever waits is told so in time."""
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,16 @@ import pytest
 from tests.scenarios.test_chroma_outages import batch
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import VectorStore
+from unjam.stores import lance_tending
+from unjam.stores.vectors_lance import LanceVectors
 
-pytestmark = pytest.mark.thorough
-
-lance = pytest.importorskip("lancedb", reason="unjam[lancedb] is not installed")
-psycopg = pytest.importorskip("psycopg", reason="unjam[pgvector] is not installed")
-pytest.importorskip("qdrant_client", reason="unjam[qdrant] is not installed")
-
-from unjam.stores import lance_tending  # noqa: E402
-from unjam.stores.vectors_lance import LanceVectors  # noqa: E402
-from unjam.stores.vectors_pgvector import PgVectors  # noqa: E402
-from unjam.stores.vectors_qdrant import QdrantVectors  # noqa: E402
+pytestmark = [
+    pytest.mark.thorough,
+    *(
+        pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed")
+        for name in ("lancedb", "psycopg", "qdrant_client")
+    ),
+]
 
 WRITER = """
 import asyncio, sys
@@ -69,8 +70,10 @@ async def test_nobody_there_is_said_at_once(kind: str, tmp_path: Path, collectio
     if kind == "lancedb":
         store = LanceVectors(tmp_path / "file")
     elif kind == "pgvector":
-        store = PgVectors("postgresql://u:secret@127.0.0.1:9,127.0.0.1:11/x")
+        store = pg("postgresql://u:secret@127.0.0.1:9,127.0.0.1:11/x")
     else:
+        from unjam.stores.vectors_qdrant import QdrantVectors
+
         store = QdrantVectors("http://127.0.0.1:9")
     started = time.monotonic()
     assert await all_refuse(store, collection) == ["vector_store_down"] * 8
@@ -82,6 +85,36 @@ async def test_nobody_there_is_said_at_once(kind: str, tmp_path: Path, collectio
 
 
 # -- LanceDB ---------------------------------------------------------------------------------
+async def connected(path: Path) -> Any:
+    """To LanceDB itself, as somebody else would be."""
+    import lancedb
+
+    return await lancedb.connect_async(str(path))
+
+
+async def test_what_counts_as_written_is_on_the_disk(
+    tmp_path: Path, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LanceVectors(tmp_path, tend_every=1000)
+    await store.upsert(collection, *batch("d", 0))
+    synced: set[Path] = set()
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    table = tmp_path / f"{collection}.lance"
+    before = set(table.rglob("*"))
+    await store.upsert(collection, *batch("d", 1))
+    made = {p for p in set(table.rglob("*")) - before if p.suffix in (".lance", ".manifest")}
+    assert len(made) >= 2, "rows and a manifest"
+    assert made <= synced
+    assert {table / "data", table / "_versions", table} <= synced
+    await store.close()
+
+
 async def test_two_processes_write_one_folder_and_one_is_killed(
     tmp_path: Path, collection: str
 ) -> None:
@@ -115,6 +148,20 @@ async def test_two_processes_write_one_folder_and_one_is_killed(
     await store.close()
 
 
+async def test_several_make_one_table_at_the_same_time(tmp_path: Path, collection: str) -> None:
+    stores = [LanceVectors(tmp_path) for _ in range(4)]
+    for round_ in range(3):
+        name = f"{collection}-{round_}"
+        await asyncio.gather(*(s.upsert(name, *batch("d", n)) for n, s in enumerate(stores)))
+        ids = [r.id for n in range(len(stores)) for r in batch("d", n)[0]]
+        for store in stores:
+            assert await store.missing(name, ids) == []
+        facts = await stores[0].facts(name)
+        assert facts is not None and facts.rows == len(ids)
+    for store in stores:
+        await store.close()
+
+
 async def test_a_table_that_was_dropped_is_made_again(tmp_path: Path, collection: str) -> None:
     store, other = LanceVectors(tmp_path), LanceVectors(tmp_path)
     rows, vectors = batch("d", 0)
@@ -122,8 +169,7 @@ async def test_a_table_that_was_dropped_is_made_again(tmp_path: Path, collection
     await store.sign(collection, "me")
     before = await store.facts(collection)
     await other.upsert(collection, rows, vectors)
-    db = await lance.connect_async(str(tmp_path))
-    await db.drop_table(collection)
+    await (await connected(tmp_path)).drop_table(collection)
 
     assert await store.missing(collection, [rows[0].id]) == [rows[0].id]
     assert await store.query(collection, vectors[0], 3) == []
@@ -145,7 +191,7 @@ async def test_tidying_merges_fragments_and_an_index_finds_what_a_scan_finds(
     every = [batch("d", n, 100) for n in range(20)]
     for rows, vectors in every:
         await store.upsert(collection, rows, vectors)
-    table = await (await lance.connect_async(str(tmp_path))).open_table(collection)
+    table = await (await connected(tmp_path)).open_table(collection)
     fragments = (await table.stats())["fragment_stats"]["num_fragments"]
 
     await lance_tending.tend(tmp_path, collection, table)
@@ -169,13 +215,26 @@ async def test_tidying_merges_fragments_and_an_index_finds_what_a_scan_finds(
 
 
 # -- pgvector --------------------------------------------------------------------------------
+def pg(url: str, **times: float) -> VectorStore:
+    from unjam.stores.vectors_pgvector import PgVectors
+
+    return PgVectors(url, **times)
+
+
+async def session(url: str, autocommit: bool = True) -> Any:
+    """With the database itself, as somebody else has one."""
+    import psycopg
+
+    return await psycopg.AsyncConnection.connect(url, autocommit=autocommit)
+
+
 async def test_a_locked_table_is_given_up_in_time(pgvector_url: str, collection: str) -> None:
-    store = PgVectors(pgvector_url, write_timeout_s=1.0, read_timeout_s=0.5)
+    store = pg(pgvector_url, write_timeout_s=1.0, read_timeout_s=0.5)
     rows, vectors = batch("d", 0)
     await store.upsert(collection, rows, vectors)
     facts = await store.facts(collection)
     assert facts is not None
-    async with await psycopg.AsyncConnection.connect(pgvector_url) as conn:
+    async with await session(pgvector_url, autocommit=False) as conn:
         await conn.execute(f"LOCK TABLE unjam_vectors_{facts.identity} IN ACCESS EXCLUSIVE MODE")
         started = time.monotonic()
         answers = await asyncio.gather(
@@ -195,10 +254,10 @@ async def test_a_locked_table_is_given_up_in_time(pgvector_url: str, collection:
 
 
 async def test_killed_connections_are_replaced(pgvector_url: str, collection: str) -> None:
-    store = PgVectors(pgvector_url)
+    store = pg(pgvector_url)
     rows, vectors = batch("d", 0)
     await store.upsert(collection, rows, vectors)
-    async with await psycopg.AsyncConnection.connect(pgvector_url, autocommit=True) as conn:
+    async with await session(pgvector_url) as conn:
         await conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -212,11 +271,11 @@ async def test_a_server_that_takes_no_writes_is_waited_for(
     pgvector_url: str, collection: str
 ) -> None:
     rows, vectors = batch("d", 0)
-    store = PgVectors(pgvector_url)
+    store = pg(pgvector_url)
     await store.upsert(collection, rows, vectors)
     sep = "&" if "?" in pgvector_url else "?"
     only = "options=-c%20default_transaction_read_only%3Don"
-    replica = PgVectors(f"{pgvector_url}{sep}{only}")
+    replica = pg(f"{pgvector_url}{sep}{only}")
     with pytest.raises(DependencyDown) as caught:
         await replica.upsert(collection, rows, vectors)
     assert caught.value.code == "vector_store_down" and "read-only" in str(caught.value)
@@ -226,14 +285,14 @@ async def test_a_server_that_takes_no_writes_is_waited_for(
 
 
 async def test_a_dropped_table_is_made_again(pgvector_url: str, collection: str) -> None:
-    store, other = PgVectors(pgvector_url), PgVectors(pgvector_url)
+    store, other = pg(pgvector_url), pg(pgvector_url)
     rows, vectors = batch("d", 0)
     await asyncio.gather(
         store.upsert(collection, rows, vectors), other.upsert(collection, rows, vectors)
     )
     facts = await store.facts(collection)
     assert facts is not None and facts.rows == len(rows)
-    async with await psycopg.AsyncConnection.connect(pgvector_url, autocommit=True) as conn:
+    async with await session(pgvector_url) as conn:
         await conn.execute(f"DROP TABLE unjam_vectors_{facts.identity}")
     assert await store.missing(collection, [rows[0].id]) == [rows[0].id]
     assert await other.facts(collection) is None
@@ -248,7 +307,7 @@ async def test_a_dropped_table_is_made_again(pgvector_url: str, collection: str)
 
 async def test_a_filter_does_not_eat_the_hits(pgvector_url: str, collection: str) -> None:
     """The index is asked for more until the filter has let enough through."""
-    store = PgVectors(pgvector_url)
+    store = pg(pgvector_url)
     whole: list[Any] = []
     for n in range(10):
         rows, vectors = batch("d", n, 300)
@@ -256,7 +315,7 @@ async def test_a_filter_does_not_eat_the_hits(pgvector_url: str, collection: str
         whole += rows
     rows, vectors = batch("rare", 0, 30)
     await store.upsert(collection, rows, -np.abs(vectors))
-    async with await psycopg.AsyncConnection.connect(pgvector_url, autocommit=True) as conn:
+    async with await session(pgvector_url) as conn:
         await conn.execute("ANALYZE")
     hits = await store.query(collection, np.ones(32, np.float32), 30, {"document_id": "rare"})
     assert {h.chunk.id for h in hits} == {r.id for r in rows}

@@ -37,7 +37,7 @@ async def tend(path: Path, collection: str, table: Any) -> None:
         with _alone(path) as mine:
             if mine:
                 began = lance_sync.now()
-                await _index_vectors(table)
+                await _index(table)
                 await table.optimize()
                 await asyncio.to_thread(lance_sync.sync_since, path / f"{collection}.lance", began)
                 await table.optimize(cleanup_older_than=KEEP_OLD)  # only now what it replaced
@@ -46,12 +46,13 @@ async def tend(path: Path, collection: str, table: Any) -> None:
         _log.info("LanceDB table %s was not tidied: %s", collection, str(error)[:300])
 
 
-async def _index_vectors(table: Any) -> None:
+async def _index(table: Any) -> None:
     from lancedb.index import IvfSq
 
-    if await table.count_rows() < INDEX_FROM_ROWS:
-        return
-    if not any("vector" in index.columns for index in await table.list_indices()):
+    there = {column for index in await table.list_indices() for column in index.columns}
+    if "id" not in there:  # whoever made the table died before it had one
+        await index_ids(table)
+    if "vector" not in there and await table.count_rows() >= INDEX_FROM_ROWS:
         await table.create_index("vector", config=IvfSq(distance_type="cosine"))
 
 

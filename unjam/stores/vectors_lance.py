@@ -43,7 +43,7 @@ REFINE = 4
 """… and how many times *k* of what it finds there is compared again with whole vectors."""
 
 _GONE = ("was not found", "not found:")
-_CONFLICT = ("conflict", "concurrent", "retry")
+_CONFLICT = ("conflict", "concurrent", "retry", "already exists")
 
 
 class LanceVectors:
@@ -238,7 +238,7 @@ class LanceVectors:
             if made_with is None:
                 return None
             schema = await asyncio.to_thread(lance_rows.schema_of, made_with, secrets.token_hex(8))
-            table = await db.create_table(collection, schema=schema, exist_ok=True)
+            table = await db.create_table(collection, schema=schema)  # fails when it exists
             await lance_tending.index_ids(table)
         self._tables[collection] = table
         return table
@@ -251,11 +251,9 @@ class LanceVectors:
         anew = True
         with _mapped(self._path):
             while True:
-                table = await self._open(collection, made_with)
-                if table is None:
-                    return None
                 try:
-                    return await work(table)
+                    table = await self._open(collection, made_with)
+                    return None if table is None else await work(table)
                 except (RuntimeError, OSError, ValueError) as error:
                     if _says(error, _GONE) and anew:
                         anew = False
