@@ -34,7 +34,7 @@ SETTINGS_KO: dict[str, str] = {
     "RAG_MAX_UPLOAD_MB": "업로드 최대 크기(MiB). 넘으면 413",
     "RAG_TYPE_QUEUES": "파일 종류별 레인. 예: `pdf=rag_pdf,docx=rag_office`",
     "RAG_REDIS_URL": "비우면 내장 Valkey(포트 6379, db 5). `redis://`, `rediss://`, `redis+sentinel://host,host2/service/5`",
-    "RAG_CHROMA_URL": "비우면 내장 Chroma 서버(포트 8000)",
+    "RAG_CHROMA_URL": "비우면 내장 Chroma 서버(포트 8000). `http(s)://host?token=…`",
     "RAG_VECTOR_STORE_URL": "Chroma가 아닌 벡터 저장소: `lancedb:///폴더`, `postgresql://…`(pgvector), "
     "`qdrant+http://…`. 비우면 RAG_CHROMA_URL의 Chroma",
     "RAG_DATABASE_URL": "원장. 비우면 데이터 폴더의 SQLite, 여러 호스트에서는 postgresql://…",

@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fixtures.valkey",
     "tests.fixtures.chroma",
     "tests.fixtures.s3",
+    "tests.fixtures.tls",
     "tests.fixtures.sentinel",
     "tests.fixtures.vectors",
     "tests.fixtures.openai",

@@ -198,7 +198,9 @@ class Settings(BaseSettings):
         "`redis+sentinel://host,host2/service/5`",
     )
     chroma_url: str | None = Field(
-        None, alias="RAG_CHROMA_URL", description="empty: an embedded Chroma server (port 8000)"
+        None,
+        alias="RAG_CHROMA_URL",
+        description="empty: an embedded Chroma server (port 8000); `http(s)://host?token=…`",
     )
     vector_store_url: str | None = Field(
         None,

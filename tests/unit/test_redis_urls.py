@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import shutil
-import ssl
-import subprocess
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 
+from tests.fixtures.tls import behind_tls
 from unjam._redis import client_of, pool_of, sentinels_of, shown_place, url_of
 from unjam.app.doctor import localised
 from unjam.app.house import without_password
@@ -83,47 +78,6 @@ def test_commands_name_the_database_of_a_watched_primary() -> None:
 
 
 # -- TLS --------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A self-signed certificate of 127.0.0.1, with its key, in one file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    names = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run(
-        [*f"{new} {names}".split(), "-keyout", "key.pem", "-out", "ca.pem"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    yield folder
-
-
-@contextlib.asynccontextmanager
-async def behind_tls(port: int, certificate: Path) -> AsyncIterator[int]:
-    """A port of 127.0.0.1 that speaks TLS and leads to *port*, as a proxy in front does."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "ca.pem", certificate / "key.pem")
-
-    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65_536):
-                target.write(data)
-                await target.drain()
-        target.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pump(reader, back), pump(there, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-
-
 async def test_the_queue_and_the_limiter_work_over_tls_as_a_user(
     redis_url: str, valkey_server: Server, certificate: Path
 ) -> None:

@@ -18,11 +18,12 @@ from unjam.app.house import without_password
 from unjam.app.originals import upload_folder
 from unjam.app.vector_stores import look_at
 from unjam.core.document import State
-from unjam.core.errors import UnjamError
+from unjam.core.errors import SetupError, UnjamError
 from unjam.core.incident import Saying
 from unjam.embedding.keys import KeyPool
 from unjam.queue.lanes import DEAD, parse_type_queues
 from unjam.settings import Settings
+from unjam.stores.chroma_place import ChromaPlace
 from unjam.watchdog.facts import LOOK_S, Facts
 from unjam.watchdog.symptom import size
 
@@ -243,12 +244,17 @@ async def _heartbeats(url: str | None) -> dict[str, int]:
 
     async def ask(client: httpx.AsyncClient, path: str) -> int:
         try:
-            return (await client.get(url.rstrip("/") + path)).status_code
+            return (await client.get(place.url + path, headers=place.headers)).status_code
         except (httpx.HTTPError, httpx.InvalidURL):
             return 0
 
+    try:
+        place = ChromaPlace.parse(url)
+        verify = place.certificates() or True
+    except SetupError:
+        return {}
     paths = ("/api/v1/heartbeat", "/api/v2/heartbeat")
-    async with httpx.AsyncClient(timeout=LOOK_S, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=LOOK_S, trust_env=False, verify=verify) as client:
         answers = await asyncio.gather(*(ask(client, path) for path in paths))
     return dict(zip(paths, answers, strict=True))
 

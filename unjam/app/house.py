@@ -77,7 +77,7 @@ def _attributes() -> dict[str, str]:
     return {f.alias: attribute for attribute, f in fields if f.alias and f.alias in KNOBS}
 
 
-_SECRET_OPTION = re.compile(r"([?&])(\w*(?:password|secret)\w*)=[^&]*", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"([?&])(\w*(?:password|secret)\w*|token)=[^&]*", re.IGNORECASE)
 
 
 def without_password(url: str) -> str:

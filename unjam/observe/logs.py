@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TextIO
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import structlog
 from pydantic import SecretStr
@@ -177,6 +178,12 @@ def _secrets_of(settings: Settings) -> Iterable[str]:
         for name in type(settings).model_fields
         if isinstance(value := getattr(settings, name), SecretStr)
     ]
+    urls = (settings.redis_url, settings.chroma_url, settings.vector_store_url)
+    for url in (*urls, settings.database_url):
+        place = urlsplit(url or "")
+        login = place.netloc.rpartition("@")[0].partition(":")[2]
+        options = (v for k, v in parse_qsl(place.query) if k.endswith(("password", "token")))
+        values += [login, unquote(login), *options]
     return {value for value in values if len(value) >= _LEAST_SECRET}
 
 

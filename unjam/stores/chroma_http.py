@@ -9,16 +9,16 @@ it can do is read from ``/api/v2/pre-flight-checks``.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import httpcore
 import orjson
 
 from unjam.core.errors import DependencyDown
+from unjam.stores.chroma_place import ChromaPlace
 
 CODE = "vector_store_down"
 CONNECT_S = 3.0
@@ -49,15 +49,19 @@ class Limits:
 class ChromaHttp:
     """One connection pool to one server. Every failure of it is DependencyDown.
 
-    *url* may carry a path (a proxy in front); *headers* go with every request.
+    *url* may carry a path, a token and more (a proxy in front), see ``chroma_place``; *headers*
+    go with every request. Raises SetupError: it cannot be read.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
-        self._url, login = _without_login(url.rstrip("/"))
-        given = {"content-type": "application/json", **login, **(headers or {})}
+        place = ChromaPlace.parse(url)
+        self._url = place.url
+        given = {"content-type": "application/json", **place.headers, **(headers or {})}
         self._headers = [(name.encode(), value.encode()) for name, value in given.items()]
         # No proxy of the environment: it must not catch loopback calls.
-        self._pool = httpcore.AsyncConnectionPool(max_connections=16, max_keepalive_connections=8)
+        self._pool = httpcore.AsyncConnectionPool(
+            place.certificates(), max_connections=16, max_keepalive_connections=8
+        )
         self._limits: Limits | None = None
 
     async def ping(self, timeout_s: float) -> None:
@@ -164,13 +168,3 @@ class ChromaHttp:
 
     def _down(self, what: str) -> DependencyDown:
         return DependencyDown(f"Chroma at {self._url} {what}", code=CODE)
-
-
-def _without_login(url: str) -> tuple[str, dict[str, str]]:
-    """The URL without ``user:password@``, and the header that says the same."""
-    place = urlsplit(url)
-    if place.username is None:
-        return url, {}
-    login = f"{unquote(place.username)}:{unquote(place.password or '')}"
-    clean = place._replace(netloc=place.netloc.rpartition("@")[2]).geturl()
-    return clean, {"authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -164,6 +165,14 @@ class Bucket:
         )
 
 
+_CAUSE = re.compile(r'InvalidCertificate\(\s*(\w+)|message: "([^"\n]+)"')
+
+
 def _first_line(error: BaseException) -> str:
-    """The client's messages go on with a dump of its own structures."""
-    return str(error).strip().partition("\n")[0][:300]
+    """The client's messages go on with a dump of its own structures; the very cause is in there."""
+    line, _, dump = str(error).strip().partition("\n")
+    found = _CAUSE.search(dump)
+    if found is None:
+        return line[:300]
+    why = f"the certificate is not trusted, {found[1]}" if found[1] else found[2]
+    return f"{line[:300]} ({why})"

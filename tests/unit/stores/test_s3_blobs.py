@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.s3 import S3Server
+from tests.fixtures.tls import behind_tls
 from unjam.core.errors import DependencyDown, DocumentRejected, SetupError
 from unjam.stores.local_copies import IDLE_S, IN_USE_S, LocalCopies
 from unjam.stores.s3_blobs import S3Blobs
@@ -128,6 +129,7 @@ async def test_a_server_that_is_killed_costs_a_wait(hosts: Hosts) -> None:
         with pytest.raises(DependencyDown) as caught:
             await ask
         assert caught.value.code == "blob_store_down"
+        assert "Connection refused" in caught.value.detail
     assert time.monotonic() - began < 10
     assert (await blobs.path(content_hash)).read_bytes() == b"before"  # its own copy
     unsettled = await hosts.open()  # a process that starts meanwhile
@@ -164,6 +166,22 @@ async def test_a_wrong_key_and_a_bucket_that_is_not_there(
     blobs = S3Blobs(S3Place.parse(hosts.url), tmp_path / "wrong", cache_bytes=BOUND)
     with pytest.raises(DependencyDown, match="403"):
         await blobs.ping()
+
+
+async def test_over_tls_with_a_certificate_of_our_own(
+    s3_server: S3Server, certificate: Path, tmp_path: Path
+) -> None:
+    async with behind_tls(s3_server.port, certificate) as port:
+        url = s3_server.url().partition("?")[0] + f"?endpoint=https://127.0.0.1:{port}"
+        trusting = S3Place.parse(f"{url}&ca={certificate / 'ca.pem'}")
+        blobs = S3Blobs(trusting, tmp_path / "tls", cache_bytes=BOUND)
+        await blobs.settle("ledger-1", known=False)
+        content_hash = await put(blobs, b"over TLS")
+        assert await blobs.present([content_hash]) == {content_hash}
+        strange = S3Blobs(S3Place.parse(url), tmp_path / "strange", cache_bytes=BOUND)
+        with pytest.raises(DependencyDown, match="not trusted, UnknownIssuer") as caught:
+            await strange.ping()
+        assert caught.value.code == "blob_store_down"
 
 
 @pytest.mark.parametrize(
