@@ -148,7 +148,9 @@ async def test_two_processes_write_one_folder_and_one_is_killed(
     await store.close()
 
 
-async def test_several_make_one_table_at_the_same_time(tmp_path: Path, collection: str) -> None:
+async def test_several_make_the_same_table_and_rows_at_once(
+    tmp_path: Path, collection: str
+) -> None:
     stores = [LanceVectors(tmp_path) for _ in range(4)]
     for round_ in range(3):
         name = f"{collection}-{round_}"
@@ -158,6 +160,12 @@ async def test_several_make_one_table_at_the_same_time(tmp_path: Path, collectio
             assert await store.missing(name, ids) == []
         facts = await stores[0].facts(name)
         assert facts is not None and facts.rows == len(ids)
+    rows, vectors = batch("same", 0)
+    for _ in range(3):  # a zombie and its successor, at the same moment
+        await asyncio.gather(*(s.upsert(collection, rows, vectors) for s in stores))
+        facts = await stores[0].facts(collection)
+        assert facts is not None and facts.rows == len(rows)
+        await stores[0].delete(collection, [r.id for r in rows])
     for store in stores:
         await store.close()
 

@@ -6,13 +6,14 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from unjam.stores import lance_sync
+from unjam.stores.lance_rows import ids_in
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,27 @@ async def tend(path: Path, collection: str, table: Any) -> None:
     except (RuntimeError, OSError, ValueError) as error:
         # A writer was faster, as a rule; the next round meets what stays.
         _log.info("LanceDB table %s was not tidied: %s", collection, str(error)[:300])
+
+
+async def once_each(path: Path, table: Any, ids: Sequence[str]) -> None:
+    """Remove all rows but one of each of *ids*: of two inserts at the same moment both succeed.
+
+    Nobody tidies meanwhile, since that gives rows other addresses. Raises what LanceDB raises.
+    """
+    clause = ids_in(ids)
+    if await table.count_rows(clause) <= len(ids):
+        return
+    while True:
+        with _alone(path) as mine:
+            if mine:
+                query = table.query().where(clause).with_row_id().select(["id"])
+                rows = (await query.to_arrow()).to_pylist()
+                keep = {row["id"]: row["_rowid"] for row in rows}
+                over = [str(r["_rowid"]) for r in rows if keep[r["id"]] != r["_rowid"]]
+                if over:
+                    await table.delete(f"_rowid IN ({', '.join(over)})")
+                return
+        await asyncio.sleep(0.01)
 
 
 async def _index(table: Any) -> None:

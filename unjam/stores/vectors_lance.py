@@ -52,8 +52,7 @@ class LanceVectors:
     A commit is the making of a file that must not exist yet; of two at a time one is done again,
     so writers need no server and no lock. One write at a time per process; its wait included it
     ends within *write_timeout_s*. Two processes that insert the same new id at the same moment
-    (one of them a zombie) may both succeed: reads show such an id once, and the next upsert of it
-    makes both rows equal.
+    (one of them a zombie) both succeed, and the later one removes what is there twice.
     """
 
     def __init__(
@@ -92,6 +91,8 @@ class LanceVectors:
             merge = table.merge_insert("id").when_matched_update_all()
             began = lance_sync.now()
             await merge.when_not_matched_insert_all().execute(data)
+            for part in _slices([rows[i].id for i in keep]):
+                await lance_tending.once_each(self._path, table, part)
             await asyncio.to_thread(lance_sync.sync_since, self._folder(collection), began)
 
         async with self._turn():
