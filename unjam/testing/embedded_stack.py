@@ -172,6 +172,10 @@ class EmbeddedStack:
     def services(self) -> Services:
         return self.stack.services
 
+    @property
+    def chroma_url(self) -> str:
+        return self.plans["chroma"].url
+
     # -- faults -----------------------------------------------------------------------------
     def names(self, kind: str) -> list[str]:
         """The children whose name begins with *kind*: worker, watchdog, valkey, chroma."""

@@ -6,6 +6,7 @@ import http.client
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,12 +15,16 @@ from unjam.testing.openai_fake import text_hash
 
 class FakeOpenAI:
     """Starts the fake on a free port; use as a context manager. Calls block for about 1 ms.
+    *inside*: what goes before its command line, as ``nsenter``.
 
     The process ends with ``close``, and also when its parent ends in whatever way.
     """
 
-    def __init__(self, **behaviour: Any) -> None:
+    def __init__(
+        self, *, host: str = "127.0.0.1", inside: Sequence[str] = (), **behaviour: Any
+    ) -> None:
         self._start = behaviour
+        self._host, self._inside = host, inside
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
         """What OPENAI_BASE_URL should be."""
@@ -33,7 +38,10 @@ class FakeOpenAI:
     def start(self) -> FakeOpenAI:
         command = [sys.executable, "-m", "unjam.testing.openai_fake", "--exit-on-eof"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*self._inside, *command, "--host", self._host],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()

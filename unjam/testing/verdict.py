@@ -14,10 +14,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 import httpx
 import orjson
 
+from unjam.app.services import Services
 from unjam.core.chunk import Chunk, chunk_ids
 from unjam.core.document import Document, State
 from unjam.core.errors import DependencyDown
@@ -25,10 +27,21 @@ from unjam.core.ports import Equation, ParseJob
 from unjam.embedding.factory import tokenizer_spec
 from unjam.settings import MIB
 from unjam.stores.chroma_http import ChromaHttp
-from unjam.testing.embedded_stack import EmbeddedStack
+from unjam.testing.openai_process import FakeOpenAI
 
 PAGE = 2000
 AT_ONCE = 8
+
+
+class Judged(Protocol):
+    """What is looked at: services of this process, on the ledger and stores of the system."""
+
+    @property
+    def services(self) -> Services: ...
+    @property
+    def chroma_url(self) -> str: ...
+    @property
+    def endpoint(self) -> FakeOpenAI: ...
 
 
 @dataclass
@@ -85,7 +98,7 @@ class Verdict:
 
 
 async def judge(
-    stack: EmbeddedStack, expected: Mapping[str, str], within_s: float, *, dead: int = 0
+    stack: Judged, expected: Mapping[str, str], within_s: float, *, dead: int = 0
 ) -> Verdict:
     """Wait until everything is at its end, at most *within_s* seconds, then look at all of it.
 
@@ -117,7 +130,7 @@ async def judge(
 
 
 async def _searchable(
-    stack: EmbeddedStack, expected: Mapping[str, str], end: float, verdict: Verdict
+    stack: Judged, expected: Mapping[str, str], end: float, verdict: Verdict
 ) -> dict[str, Document]:
     """All documents, as they stand once all are searchable, one is dead or time is up."""
     while True:
@@ -135,7 +148,7 @@ async def _searchable(
         await asyncio.sleep(0.1)
 
 
-async def _story(stack: EmbeddedStack, document_id: str, document: Document | None) -> str:
+async def _story(stack: Judged, document_id: str, document: Document | None) -> str:
     if document is None:
         return f"{document_id}: not in the ledger"
     events = await stack.services.ledger.events(document_id)
@@ -145,7 +158,7 @@ async def _story(stack: EmbeddedStack, document_id: str, document: Document | No
 
 
 async def _wanted(
-    stack: EmbeddedStack,
+    stack: Judged,
     expected: Mapping[str, str],
     documents: Mapping[str, Document],
     verdict: Verdict,
@@ -192,9 +205,9 @@ async def _wanted(
     return wanted, {i: chunks[0].text for i, chunks in parsed.items()}
 
 
-async def _held(stack: EmbeddedStack) -> set[str] | None:
+async def _held(stack: Judged) -> set[str] | None:
     """Every id in every collection of the vector store; None while it is away."""
-    client = ChromaHttp(stack.plans["chroma"].url)
+    client = ChromaHttp(stack.chroma_url)
     try:
         ids: list[str] = []
         for name in await client.names(10.0):
@@ -212,7 +225,7 @@ async def _held(stack: EmbeddedStack) -> set[str] | None:
     return set(ids)
 
 
-async def _not_found(stack: EmbeddedStack, openings: Mapping[str, str]) -> list[str]:
+async def _not_found(stack: Judged, openings: Mapping[str, str]) -> list[str]:
     """Documents that a search for their first chunk's text does not show among the first five."""
     turn = asyncio.Semaphore(AT_ONCE)
 
