@@ -173,9 +173,10 @@ async def _embed_and_store(attempt: Attempt, tools: Tools, window: Sequence[Chun
     attempt.enter(State.EMBEDDING)
     began = time.monotonic()
     try:
-        vectors = await tools.embedder.passages(
-            [chunk.text for chunk in window], claim.pin, alone=claim.suspect
-        )
+        with tools.writer.coming(len(window)):
+            vectors = await tools.embedder.passages(
+                [chunk.text for chunk in window], claim.pin, alone=claim.suspect
+            )
     except DocumentRejected as error:
         error.evidence |= _refused(window, error.evidence.pop("text", None))
         raise

@@ -104,8 +104,10 @@ class Stack:
                 process.popen.wait()
         await self.services.close()
 
-    def start(self, *command: str, env: Mapping[str, str] | None = None) -> Process:
-        """``unjam COMMAND…`` as a process."""
+    def start(
+        self, *command: str, env: Mapping[str, str] | None = None, inside: Sequence[str] = ()
+    ) -> Process:
+        """``unjam COMMAND…`` as a process; *inside* goes before the command line."""
         log = self.data_dir / f"{command[0]}-{len(self.processes)}.log"
         inherited = {
             k: v
@@ -114,7 +116,7 @@ class Stack:
         }
         with log.open("wb") as out:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "unjam.cli.main", *command],
+                [*inside, sys.executable, "-m", "unjam.cli.main", *command],
                 env={**inherited, **self.environment(), **(env or {})},
                 stdout=out,
                 stderr=out,

@@ -84,3 +84,28 @@ async def test_a_cancelled_caller_does_not_disturb_the_others() -> None:
     assert await stayer == 2
     with pytest.raises(asyncio.CancelledError):
         await leaver
+
+
+async def test_patience_holds_a_batch_back_until_it_weighs_enough() -> None:
+    batches: list[list[int]] = []
+
+    async def flush(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        return list(items)
+
+    line = Coalescer(flush, max_weight=10, patience=lambda weight: 0.0 if weight >= 3 else 60.0)
+    first = asyncio.create_task(line.put(1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert batches == []
+    await asyncio.gather(first, line.put(2), line.put(3))
+    assert batches == [[1, 2, 3]]
+
+
+async def test_patience_ends() -> None:
+    async def flush(items: Sequence[int]) -> list[int]:
+        return list(items)
+
+    line = Coalescer(flush, max_weight=10, patience=lambda _: 0.01)
+    async with asyncio.timeout(5):
+        assert await line.put(1) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from unjam.core.chunk import Chunk
 from unjam.core.document import Claim, Fingerprint, Pin
 from unjam.core.errors import DependencyDown
 from unjam.core.ports import Candidate, ChunkRow, Vectors
+from unjam.pipeline import store as module
 from unjam.pipeline.store import SAMPLE_EVERY, VectorWriter
 from unjam.stores.memory_vectors import MemoryVectors
 
@@ -96,3 +98,27 @@ async def test_a_resumed_document_writes_only_what_is_absent() -> None:
     assert written == ["text 3"]
     assert await VectorWriter(store).store(again, chunks, vectors)
     assert written == ["text 3"]
+
+
+async def test_windows_that_are_on_their_way_share_an_upsert() -> None:
+    store = Forgetful()
+    writer = VectorWriter(store)
+    other = replace(claim(), document_id="other")
+    with writer.coming(4):
+        first = asyncio.create_task(writer.store(claim(), *window()))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert store.upserts == 0
+    await asyncio.gather(first, writer.store(other, *window()))
+    assert store.upserts == 1
+
+
+async def test_with_none_on_its_way_a_window_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 60.0)
+    writer = VectorWriter(Forgetful())
+    with writer.coming(4):
+        pass
+    async with asyncio.timeout(5):
+        await writer.store(claim(), *window())
