@@ -27,6 +27,7 @@ from tests.fixtures.up import (
     title_of,
     upload,
 )
+from unjam.pipeline.priority import BEHIND
 from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.wait import until
 
@@ -114,6 +115,18 @@ async def test_only_the_owner_reads_house_and_token(running: Up, client: httpx.A
         mode = stat.S_IMODE((running.data_dir / name).stat().st_mode)
         assert mode == 0o600, f"{name}: {mode:o}"
     assert "sk-up" not in (running.data_dir / "house.json").read_text()
+
+
+async def test_work_goes_behind_answers(running: Up, client: httpx.AsyncClient) -> None:
+    await running.ready(client)
+
+    async def priorities(title: str) -> set[int]:
+        return {os.getpriority(os.PRIO_PROCESS, pid) for pid in running.pids_titled(title)}
+
+    (answers,) = await priorities("unjam api")
+    assert await priorities("chroma run") <= {answers}
+    for title in ("rq worker", "unjam parse"):
+        await until("it is behind", lambda t=title: priorities(t), {max(BEHIND, answers)}.__eq__)
 
 
 async def test_a_killed_worker_is_replaced_and_its_documents_finish(

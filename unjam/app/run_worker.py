@@ -15,6 +15,7 @@ from unjam.core.errors import DependencyDown
 from unjam.core.ports import WorkerRef
 from unjam.observe import words
 from unjam.observe.logs import configure_logging
+from unjam.pipeline.priority import step_behind
 from unjam.pipeline.process_title import set_title, title
 from unjam.pipeline.sandbox import SandboxParser
 from unjam.queue.lanes import DEFAULT_LANES, parse_type_queues
@@ -43,6 +44,7 @@ async def work(
     settings: Settings, lanes: Sequence[str] = (), parser: SandboxParser | None = None
 ) -> int:
     """Be a worker until SIGTERM; 0. *parser* was started ahead, and is closed at the end."""
+    step_behind()
     configure_logging(settings, process="worker")
     async with beating(settings.beat_file):
         try:

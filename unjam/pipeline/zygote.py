@@ -38,6 +38,7 @@ import orjson
 from unjam.core.chunk import Chunk
 from unjam.core.errors import DependencyDown, DocumentFailed, DocumentRejected, SetupError
 from unjam.core.ports import ParseJob
+from unjam.pipeline.priority import step_behind
 from unjam.pipeline.process_title import set_title
 
 MESSAGE_BYTES = 131_072
@@ -71,6 +72,7 @@ def main() -> None:
     parent, descriptor = int(sys.argv[-2]), int(sys.argv[-1])
     _bind_to(parent)
     set_title("unjam parse")
+    step_behind()
     control = socket.socket(fileno=descriptor)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Orders to stop reach the worker, which closes the control socket when it is done.
