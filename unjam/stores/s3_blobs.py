@@ -19,12 +19,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from xml.etree import ElementTree
 
+import httpx
 import uuid_utils
 
 from unjam.core.errors import DependencyDown, DocumentRejected, SetupError, UsageError
@@ -32,6 +35,7 @@ from unjam.core.ports import BlobWriter
 from unjam.stores.blobs import LEFTOVER_S, REMOVE_GRACE_S, LocalWriter, guarded, is_digest
 from unjam.stores.local_copies import LocalCopies
 from unjam.stores.s3_bucket import PART_BYTES, PARTS_AT_ONCE, Bucket
+from unjam.stores.s3_leftovers import Leftovers
 from unjam.stores.s3_place import S3Place
 
 if TYPE_CHECKING:
@@ -40,6 +44,12 @@ if TYPE_CHECKING:
 SMALL_AT_ONCE, LARGE_AT_ONCE = 8, 2
 """Uploads in flight per process: so at most 8 x 8 + 2 x 4 x 8 = 128 MiB are in memory."""
 CANARY = ".canary"
+PARTS_EVERY_S = 3_600.0
+PARTS_LEFT_S = 86_400.0
+"""By then an upload that is under way has ended: ``Bucket.put_file`` gives a minute for each
+32 MiB, so 45 GiB take less than a day."""
+
+_log = logging.getLogger("unjam.originals")
 
 
 class S3Blobs:
@@ -71,6 +81,8 @@ class S3Blobs:
         self._ledger_id = ""
         self._known = True
         self._settled = False
+        self._leftovers = Leftovers(place)
+        self._parts_due = 0.0
 
     # -- whose originals these are
     async def settle(self, ledger_id: str, *, known: bool) -> None:
@@ -261,9 +273,35 @@ class S3Blobs:
             return facts.f_bavail * facts.f_frsize
 
     async def sweep(self, older_than_s: float = LEFTOVER_S) -> int:
-        """Leftovers of this host's killed uploads; a bucket's own (parts without an end) go by
-        its life-cycle rule."""
-        return await asyncio.to_thread(self._sweep, older_than_s)
+        """This host's leftovers of killed uploads, and once an hour the bucket's own: parts whose
+        upload was begun that long ago and never ended."""
+        swept = await asyncio.to_thread(self._sweep, older_than_s)
+        if self._leftovers.can and time.monotonic() >= self._parts_due:
+            self._parts_due = time.monotonic() + PARTS_EVERY_S
+            swept += await self._sweep_parts(max(older_than_s, PARTS_LEFT_S))
+        return swept
+
+    async def _sweep_parts(self, older_than_s: float) -> int:
+        """The key may not be allowed to do so, and some servers cannot: it is no outage."""
+        before, swept = await self._bucket.now() - older_than_s, 0
+        try:
+            for one in await self._leftovers.find():
+                if one.begun_at <= before and self._is_ours(one.key):
+                    await self._leftovers.end(one)
+                    swept += 1
+        except (httpx.HTTPError, OSError, ValueError, ElementTree.ParseError) as error:
+            _log.info(
+                "unfinished parts in %s are left to its life-cycle rule: %s",
+                self.place,
+                type(error).__name__,
+            )
+        return swept
+
+    def _is_ours(self, key: str) -> bool:
+        prefix = f"{self.place.prefix}/" if self.place.prefix else ""
+        parts = key.removeprefix(prefix).split("/")
+        ours = key.startswith(prefix) and len(parts) == 4 and is_digest(parts[2])
+        return ours and key.startswith(f"{prefix}{_folder(parts[2])}/")
 
     def _sweep(self, older_than_s: float) -> int:
         before, swept = time.time() - older_than_s, 0

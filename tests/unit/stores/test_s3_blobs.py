@@ -15,8 +15,9 @@ from tests.fixtures.s3 import S3Server
 from tests.fixtures.tls import behind_tls
 from unjam.core.errors import DependencyDown, DocumentRejected, SetupError
 from unjam.stores.local_copies import IDLE_S, IN_USE_S, LocalCopies
-from unjam.stores.s3_blobs import S3Blobs
+from unjam.stores.s3_blobs import PARTS_LEFT_S, S3Blobs
 from unjam.stores.s3_bucket import PART_BYTES
+from unjam.stores.s3_leftovers import Leftovers
 from unjam.stores.s3_place import S3Place
 
 BOUND = 1 << 30
@@ -166,6 +167,35 @@ async def test_a_wrong_key_and_a_bucket_that_is_not_there(
     blobs = S3Blobs(S3Place.parse(hosts.url), tmp_path / "wrong", cache_bytes=BOUND)
     with pytest.raises(DependencyDown, match="403"):
         await blobs.ping()
+
+
+async def test_parts_whose_upload_never_ended_go(hosts: Hosts) -> None:
+    blobs, content_hash = await hosts.open(), "ab" * 32
+    begun = Leftovers(blobs.place)
+    ours = f"some/prefix/ab/ab/{content_hash}/one"
+    foreign = [f"ab/ab/{content_hash}/two", f"other/ab/ab/{content_hash}/three", "some/prefix/x"]
+    for key in (ours, *foreign):
+        await begun.begin(key)
+    assert await blobs.sweep() == 0  # the upload may be under way
+    now = blobs._bucket.now
+
+    async def days_later() -> float:
+        return await now() + 2 * PARTS_LEFT_S
+
+    blobs._bucket.now = days_later  # type: ignore[method-assign]
+    assert await blobs.sweep() == 0  # not before the hour is over
+    blobs._parts_due = 0.0
+    assert await blobs.sweep() == 1
+    left = {one.key for one in await begun.find()}  # this server does not heed the prefix
+    assert ours not in left and "some/prefix/x" in left
+
+
+async def test_a_key_that_may_not_end_uploads_is_no_outage(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = await hosts.open()
+    monkeypatch.setattr(blobs._leftovers, "_secret", "wrong")
+    assert await blobs.sweep() == 0
 
 
 async def test_over_tls_with_a_certificate_of_our_own(
