@@ -4,7 +4,9 @@ over: uploads keep answering, and what was lost on the way is put right from the
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,13 +16,16 @@ import pytest
 
 from tests.fixtures.chroma import ChromaServer
 from tests.fixtures.outage import Scene, scene_of
-from tests.fixtures.sentinel import Watched
+from tests.fixtures.sentinel import SERVICE, Watched
 from tests.fixtures.stack import FAST, model_of
 from unjam._redis import client_of, url_of
+from unjam.core.document import State
 from unjam.queue.rq_queue import RqQueue
 from unjam.testing.openai_process import FakeOpenAI
 from unjam.testing.stack import Stack
-from unjam.testing.wait import until
+from unjam.testing.wait import until, until_ended
+
+RQ = str(Path(sys.executable).with_name("rq"))
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(240)]
 
@@ -133,3 +138,31 @@ async def test_a_client_follows_the_primary_and_back(watched: Watched) -> None:
         await until("the old primary follows", follows, deadline_s=60, every_s=0.2)
     await queue.close()
     await client.aclose()
+
+
+async def test_a_stock_worker_behind_sentinels(
+    scene: Scene, watched: Watched, tmp_path: Path
+) -> None:
+    """``rq worker -c`` with RQ's own SENTINEL setting; the job function finds the house there."""
+    hosts = [("127.0.0.1", port) for port in watched.sentinels]
+    sentinel = {"INSTANCES": hosts, "MASTER_NAME": SERVICE, "DB": 5, "SOCKET_TIMEOUT": 5}
+    (tmp_path / "rq_settings.py").write_text(f"SENTINEL = {sentinel!r}\n")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAG_", "OPENAI_", "RQ_"))}
+    own = {k: v for k, v in scene.stack.environment().items() if k != "RAG_REDIS_URL"}
+    path = os.pathsep.join(filter(None, (str(tmp_path), kept.get("PYTHONPATH"))))
+    log = tmp_path / "rq.log"
+    with log.open("wb") as out:
+        worker = await asyncio.create_subprocess_exec(
+            *(RQ, "worker", "-c", "rq_settings", "rag_processing"),
+            cwd=tmp_path,
+            env={**kept, **own, "PYTHONPATH": path},
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        ids = await scene.upload(2)
+        found = await until_ended(scene.stack.services.ledger, ids, deadline_s=60)
+        assert {d.state for d in found.values()} == {State.SEARCHABLE}, log.read_text()
+    finally:
+        worker.terminate()
+        await asyncio.wait_for(worker.wait(), 30)
