@@ -29,5 +29,5 @@ compile() { # FILE [OPTION …]
 
 compile requirements.lock --extra postgres --extra s3 "$@"
 compile requirements-dev.lock --extra postgres --extra s3 --extra lancedb --extra pgvector \
-    --extra qdrant --group dev --constraint requirements.lock "$@"
+    --extra qdrant --extra parquet --extra ray --group dev --constraint requirements.lock "$@"
 echo "lock: wrote requirements.lock and requirements-dev.lock"

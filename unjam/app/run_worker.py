@@ -30,20 +30,28 @@ TITLE = "rq worker rag_processing (unjam)"
 """So that ``ps aux | grep "rq worker"`` and ``pkill -f "rq worker"`` meet ours, too."""
 
 
-def main(settings: Settings | None = None, lanes: Sequence[str] = ()) -> int:
-    """Blocks until the worker has drained; 0."""
+def main(
+    settings: Settings | None = None, lanes: Sequence[str] = (), share_percent: int = 100
+) -> int:
+    """Blocks until the worker has drained; 0. *share_percent*: see ``work``."""
     settings = found(settings or Settings())  # type: ignore[call-arg]
     if not title().startswith("rq worker"):  # started by hand: nobody gave it a title yet
         set_title(TITLE)
     import uvloop
 
-    return uvloop.run(work(settings, lanes))
+    return uvloop.run(work(settings, lanes, share_percent=share_percent))
 
 
 async def work(
-    settings: Settings, lanes: Sequence[str] = (), parser: SandboxParser | None = None
+    settings: Settings,
+    lanes: Sequence[str] = (),
+    parser: SandboxParser | None = None,
+    share_percent: int = 100,
 ) -> int:
-    """Be a worker until SIGTERM; 0. *parser* was started ahead, and is closed at the end."""
+    """Be a worker until SIGTERM; 0. *parser* was started ahead, and is closed at the end.
+
+    *share_percent*: begin nothing while more of RAG_MAX_CONCURRENT_JOBS is in use, by whomever.
+    """
     step_behind()
     configure_logging(settings, process="worker")
     async with beating(settings.beat_file):
@@ -53,10 +61,21 @@ async def work(
             if parser is not None:
                 await parser.close()
             return 0
-        return await _work(services, lanes, parser)
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stopping.set)
+        return await work_with(services, lanes, parser, share_percent, stopping)
 
 
-async def _work(services: Services, lanes: Sequence[str], parser: SandboxParser | None) -> int:
+async def work_with(
+    services: Services,
+    lanes: Sequence[str],
+    parser: SandboxParser | None,
+    share_percent: int,
+    stopping: asyncio.Event,
+) -> int:
+    """As ``work``, until *stopping*, which then closes *services*; not a word about signals."""
     settings = services.settings
     tools, parser = services.tools(parser)
     me = process_identity("worker")
@@ -70,13 +89,11 @@ async def _work(services: Services, lanes: Sequence[str], parser: SandboxParser 
         tools=tools,
         me=me,
         options=options,
-        max_concurrent=lambda: services.knobs()["RAG_MAX_CONCURRENT_JOBS"],
+        max_concurrent=lambda: _slots(services.knobs()["RAG_MAX_CONCURRENT_JOBS"], share_percent),
         breakers=services.breakers,
         pressure=pressure,
     )
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, worker.stop)
+    ear = asyncio.create_task(_stop_when(stopping, worker))
     # In RQ's books before the first take: the others' fair shares count us.
     listed = await _enlist(services, me, options.lanes)
     # We may be here in a dead one's place: its documents need not wait for the watchdog's round.
@@ -88,13 +105,22 @@ async def _work(services: Services, lanes: Sequence[str], parser: SandboxParser 
         words.worker_ready(me.id, options.lanes)
         await worker.run()
     finally:
-        beat.cancel()
-        warming.cancel()
-        await asyncio.gather(beat, warming, return_exceptions=True)
+        for task in (beat, warming, ear):
+            task.cancel()
+        await asyncio.gather(beat, warming, ear, return_exceptions=True)
         await parser.close()
         await services.close()
     words.worker_stopped(me.id)
     return 0
+
+
+async def _stop_when(stopping: asyncio.Event, worker: Worker) -> None:
+    await stopping.wait()
+    worker.stop()
+
+
+def _slots(cap: int, share_percent: int) -> int:
+    return max(1, cap * share_percent // 100)
 
 
 def _all_lanes(settings: Settings) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from unjam.pipeline.sniff import sniff
 from unjam.pipeline.steps import Checkpoint, no_checkpoint
 from unjam.pipeline.store import VectorWriter
 from unjam.pipeline.verdict import Interrupted
-from unjam.queue.lanes import lane_for, parse_type_queues
+from unjam.queue.lanes import BULK, LARGE, lane_for, parse_type_queues
 from unjam.queue.rq_queue import RqQueue
 from unjam.search.retrieve import Retriever
 from unjam.settings import MIB, Settings
@@ -251,3 +251,19 @@ def _pin_now(settings: Settings, knobs: LiveKnobs) -> Pin:
 def _lanes(settings: Settings):
     type_queues: Mapping[str, str] = parse_type_queues(settings.type_queues)
     return partial(lane_for, large_bytes=settings.large_document_bytes, type_queues=type_queues)
+
+
+def bulk_intake(services: Services) -> Intake:
+    """Takes documents into ``rag_bulk``; large ones go where all large ones go. Close it."""
+    settings = services.settings
+    return Intake(
+        services.ledger,
+        services.blobs,
+        services.queue,
+        sniff=sniff,
+        lane_for=lambda size, _: LARGE if size > settings.large_document_bytes else BULK,
+        current_pin=services.current_pin,
+        max_upload_bytes=settings.max_upload_bytes,
+        limits=limits_of(settings),
+        met=services.breakers.met,
+    )

@@ -10,6 +10,7 @@ import typer
 
 from unjam.cli import (
     alerts,
+    bulk,
     capacity,
     dlq,
     doctor,
@@ -73,6 +74,7 @@ def _root(
 
 operate.register(app)
 ingest.register(app)
+bulk.register(app)
 look.register(app)
 doctor.register(app)
 explain.register(app)

@@ -32,6 +32,19 @@ DashboardPort = Annotated[
         help=t("Port of the operators' page.", "운영자 페이지 포트."),
     ),
 ]
+Share = Annotated[
+    int,
+    typer.Option(
+        "--share",
+        min=1,
+        max=100,
+        metavar="PERCENT",
+        help=t(
+            "Begin nothing while more of RAG_MAX_CONCURRENT_JOBS is in use.",
+            "RAG_MAX_CONCURRENT_JOBS 중 이 비율보다 많이 쓰이는 동안은 새로 시작하지 않습니다.",
+        ),
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -92,13 +105,14 @@ def worker(
             ),
         ),
     ] = "",
+    share: Share = 100,
     data_dir: DataDir = None,
 ) -> None:
     settings = load_settings(data_dir)
     from unjam.app.run_worker import main
 
     lanes = [lane.strip() for lane in queues.split(",") if lane.strip()]
-    raise typer.Exit(main(settings, lanes))
+    raise typer.Exit(main(settings, lanes, share))
 
 
 def watchdog(data_dir: DataDir = None) -> None:

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uuid_utils
@@ -44,6 +44,18 @@ class Staged:
 
     filename: str
     writer: BlobWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A streamed file with what came along: metadata and key were checked; *media_type* "" is found
+    out from its first bytes."""
+
+    staged: Staged
+    user_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    idempotency_key: str = ""
+    media_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +182,26 @@ class Intake:
             nothing was accepted.
         """
         try:
-            user_id = clean_label(user_id, "user_id")
             key = clean_label(idempotency_key, "Idempotency-Key")
-            pin = self._current_pin()
-            pairs: list[tuple[Submission, BlobWriter]] = []
-            for n, one in enumerate(staged):
-                own_key = key if n == 0 or not key else f"{key}#{n}"
-                pairs.append(
-                    (self._submission(one, pin, user_id, metadata or {}, own_key), one.writer)
-                )
-            answers = await self._durably(pairs)
         except BaseException:
             await asyncio.shield(self.abort(staged))
+            raise
+        keys = [key if n == 0 or not key else f"{key}#{n}" for n in range(len(staged))]
+        return await self.accept_each(
+            [
+                Entry(one, user_id, metadata or {}, own)
+                for one, own in zip(staged, keys, strict=True)
+            ]
+        )
+
+    async def accept_each(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """As :meth:`accept`, of several users and with metadata of its own each."""
+        try:
+            pin = self._current_pin()
+            pairs = [(self._submission(e, pin), e.staged.writer) for e in entries]
+            answers = await self._durably(pairs)
+        except BaseException:
+            await asyncio.shield(self.abort([e.staged for e in entries]))
             raise
         return self._conclude([s for s, _ in pairs], answers)
 
@@ -199,11 +219,10 @@ class Intake:
             NotFound: deleted meanwhile. DependencyDown, UsageError: as :meth:`accept`.
         """
         try:
-            key = clean_label(idempotency_key, "Idempotency-Key")
             kept = document.metadata if metadata is None else metadata
-            submission = self._submission(
-                staged, self._current_pin(), document.user_id, kept, key, document.id
-            )
+            key = clean_label(idempotency_key, "Idempotency-Key")
+            entry = Entry(staged, document.user_id, kept, key)
+            submission = self._submission(entry, self._current_pin(), document.id)
             if document.state is State.DELETED:
                 raise NotFound(f"no document {document.id}")
             await self._commit([staged.writer])
@@ -258,38 +277,33 @@ class Intake:
 
         A guess: the ledger decides. Bytes that went missing on disk are stored again.
         """
-        if not submissions:
-            return set()
-        user_id = submissions[0].user_id  # one user a request
-        known = set(await self._ledger.find_live(user_id, [s.content_hash for s in submissions]))
+        by_user: dict[str, list[str]] = {}
+        for submission in submissions:
+            by_user.setdefault(submission.user_id, []).append(submission.content_hash)
+        known: set[str] = set()
+        for user_id, hashes in by_user.items():
+            known.update(await self._ledger.find_live(user_id, hashes))
         for submission in submissions:
             key = submission.idempotency_key
-            if key and await self._ledger.find_idempotent(user_id, key):
+            if key and await self._ledger.find_idempotent(submission.user_id, key):
                 known.add(submission.content_hash)
         return await self._blobs.present(list(known)) if known else known
 
-    def _submission(
-        self,
-        staged: Staged,
-        pin: Pin,
-        user_id: str,
-        metadata: Mapping[str, Any],
-        idempotency_key: str,
-        document_id: str = "",
-    ) -> Submission:
-        writer = staged.writer
-        media_type = self._sniff(writer.head, staged.filename)
+    def _submission(self, entry: Entry, pin: Pin, document_id: str = "") -> Submission:
+        """Raises UsageError: user_id unfit."""
+        staged, writer = entry.staged, entry.staged.writer
+        media_type = entry.media_type or self._sniff(writer.head, staged.filename)
         return Submission(
             document_id=document_id or str(uuid_utils.uuid7()),
-            user_id=user_id,
+            user_id=clean_label(entry.user_id, "user_id"),
             filename=staged.filename,
             media_type=media_type,
             size_bytes=writer.size_bytes,
             content_hash=writer.digest(),
             pin=pin,
             lane=self._lane_for(writer.size_bytes, media_type),
-            metadata=metadata,
-            idempotency_key=idempotency_key,
+            metadata=entry.metadata,
+            idempotency_key=entry.idempotency_key,
         )
 
     def _conclude(

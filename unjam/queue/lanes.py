@@ -11,6 +11,8 @@ HIGH = "rag_high"
 PROCESSING = "rag_processing"
 LOW = "rag_low"
 LARGE = "rag_large_docs"
+BULK = "rag_bulk"
+"""What `unjam bulk` takes in; its own workers serve it."""
 DEAD = "rag_dlq"
 
 DEFAULT_LANES = (HIGH, PROCESSING, LOW, LARGE)

@@ -40,6 +40,7 @@ LANES: Mapping[str, Pair] = {
     "rag_processing": ("normal", "일반"),
     "rag_low": ("low priority", "낮은 우선순위"),
     "rag_large_docs": ("large documents and suspects", "대형·의심 문서"),
+    "rag_bulk": ("back-fill (unjam bulk)", "일괄 처리(unjam bulk)"),
     "rag_dlq": ("dead letters", "데드레터"),
 }
 
