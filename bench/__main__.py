@@ -17,6 +17,7 @@ NOT_ALONE = ("__main__", "queue_roles")
 MODEST = {
     "idle": "--documents 100000",
     "ledger": "--documents 100000",
+    "ledger_many": "--seconds 3",
     "order": "--documents 20000",
     "recovery": "--rounds 3",
     "governor": "--minute 20 --minutes 3 --limit 200",

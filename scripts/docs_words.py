@@ -37,7 +37,7 @@ SETTINGS_KO: dict[str, str] = {
     "RAG_CHROMA_URL": "비우면 내장 Chroma 서버(포트 8000). `http(s)://host?token=…`",
     "RAG_VECTOR_STORE_URL": "Chroma가 아닌 벡터 저장소: `lancedb:///폴더`, `postgresql://…`(pgvector), "
     "`qdrant+http://…`. 비우면 RAG_CHROMA_URL의 Chroma",
-    "RAG_DATABASE_URL": "원장. 비우면 데이터 폴더의 SQLite, 여러 호스트에서는 postgresql://…",
+    "RAG_DATABASE_URL": "원장. 비우면 데이터 폴더의 SQLite, 여러 호스트에서는 postgresql://…(서버 하나 또는 여럿: postgresql://user@db1,db2/name)",
     "RAG_STORAGE_URL": "원본 저장소. 비우면 데이터 폴더 안의 폴더. `file:///공유/폴더`, 또는 표준 `AWS_*` 변수와 함께 쓰는 `s3://bucket/prefix`",
     "RAG_STORAGE_CACHE_MB": "버킷에 있는 원본을 이 호스트에 복사해 두는 한도(MiB)",
     "RAG_DATA_DIR": "모든 데이터를 담는 폴더 하나",

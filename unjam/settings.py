@@ -211,7 +211,8 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None,
         alias="RAG_DATABASE_URL",
-        description="the ledger; empty: SQLite in the data folder; postgresql://… for many hosts",
+        description="the ledger; empty: SQLite in the data folder; postgresql://… for many hosts, "
+        "with one server or several (postgresql://user@db1,db2/name)",
     )
     storage_url: str | None = Field(
         None,

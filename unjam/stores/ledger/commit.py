@@ -24,7 +24,8 @@ from unjam.core.document import Pin
 from unjam.core.errors import DependencyDown, UnjamError
 from unjam.core.lease import LEASE_S
 from unjam.stores.gate import Gate, no_turn
-from unjam.stores.ledger.dialect import Postgres, Sqlite, as_down, down, is_retriable
+from unjam.stores.ledger.dialect import Postgres, Sqlite, as_down, down, is_lost, is_retriable
+from unjam.stores.ledger.doubt import Mark, happened
 from unjam.stores.ledger.tx import Tx
 
 T = TypeVar("T")
@@ -75,6 +76,8 @@ class Writer:
         self._lane = lane
         self._engine = dialect.writer()
         self._conn: Connection | None = None
+        self._committing = False
+        self._mark: Mark | None = None  # of the transaction whose COMMIT is under way
         self.last_failure = float("-inf")  # time.monotonic()
 
     def run(self, ops: Callable[[], Sequence[Op[Any]]]) -> Sequence[Op[Any]]:
@@ -89,6 +92,7 @@ class Writer:
 
     def _run_group(self, group: Sequence[Op[Any]]) -> None:
         for attempt in range(_RUNS):
+            kept = self._conn is not None
             try:
                 self._transaction(group)
                 return
@@ -96,6 +100,13 @@ class Writer:
                 self._rollback()
                 if is_retriable(error) and attempt + 1 < _RUNS:
                     continue
+                if is_lost(error) and attempt + 1 < _RUNS:
+                    done = self._did_it_happen() if self._committing else False
+                    if done:
+                        return
+                    # Another connection may do; a new one that failed at once will not.
+                    if done is False and (kept or self._committing):
+                        continue
                 trouble = as_down(error)
                 if trouble is None and len(group) > 1:
                     for op in group:
@@ -105,9 +116,10 @@ class Writer:
                 return
 
     def _transaction(self, group: Sequence[Op[Any]]) -> None:
+        self._committing = False
         if self._conn is None:
             self._conn = self._engine.connect()
-        with self._conn.begin():
+        with self._conn.begin() as transaction:
             tx = Tx(self._conn, self._dialect, self._pins, self._lane)
             tx.load(i for op in group for i in op.ids)
             for op in group:
@@ -121,6 +133,13 @@ class Writer:
                         raise
                     op.settle(None, error)
             tx.finish()
+            self._mark, self._committing = tx.mark(), True
+            transaction.commit()
+
+    def _did_it_happen(self) -> bool | None:
+        if self._mark is None or not isinstance(self._dialect, Postgres):
+            return None
+        return happened(self._mark, self._engine, self._dialect)
 
     def _fail(
         self, group: Sequence[Op[Any]], error: Exception, trouble: DependencyDown | None

@@ -17,6 +17,10 @@ BUSY_TIMEOUT_MS = 5_000
 FROZEN_S = 4.0
 """Between two statements of a write there are microseconds of Python."""
 READERS = 4
+CONNECT_S = 5
+SILENT_MS = 10_000
+"""A host that answers nothing is given up after this long, in the middle of a statement, too."""
+_READ_ONLY = "ReadOnlySqlTransaction"  # SQLSTATE 25006
 _RETRIABLE = ("DeadlockDetected", "SerializationFailure", "LockNotAvailable")
 
 
@@ -40,8 +44,11 @@ class Dialect(Protocol):
         """Hold *key* until the transaction ends; SQLite's writer holds everything already."""
         ...
 
-    def locking(self, select: sa.Select[Any], order: sa.ColumnElement[Any]) -> sa.Select[Any]:
-        """*select*, with its rows locked in a fixed order against other writers."""
+    def locking(
+        self, select: sa.Select[Any], order: sa.ColumnElement[Any], *, free: bool = False
+    ) -> sa.Select[Any]:
+        """*select*, with its rows locked in a fixed order against other writers; with *free*
+        only those that are not locked already (SKIP LOCKED)."""
         ...
 
     def insert(self, table: sa.Table) -> Any:
@@ -98,7 +105,9 @@ class Sqlite:
     def lock(self, conn: Connection, key: int) -> None:
         pass
 
-    def locking(self, select: sa.Select[Any], order: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    def locking(
+        self, select: sa.Select[Any], order: sa.ColumnElement[Any], *, free: bool = False
+    ) -> sa.Select[Any]:
         return select
 
     def insert(self, table: sa.Table) -> Any:
@@ -116,7 +125,7 @@ class Postgres:
     def writer(self) -> Engine:
         # A client that froze inside a transaction must not keep its locks: the server ends its
         # session, and with it the transaction, before a lease that it holds up runs out.
-        return self._engine(2, "READ COMMITTED", _idle_at_most(FROZEN_S))
+        return self._engine(2, "READ COMMITTED", _idle_at_most(FROZEN_S), "read-write")
 
     def reader(self) -> Engine:
         # A frozen reader keeps vacuum from cleaning up, nothing worse; a backup may be slow.
@@ -124,23 +133,30 @@ class Postgres:
             READERS,
             "REPEATABLE READ",
             f"-c default_transaction_read_only=on {_idle_at_most(60.0)}",
+            "primary",  # our own read-only sessions would be no "read-write" ones
         ).execution_options(postgresql_readonly=True)
 
-    def _engine(self, size: int, isolation: Any, options: str) -> Engine:
+    def _engine(self, size: int, isolation: Any, options: str, wanted: str) -> Engine:
+        several = len(_hosts(self.url)) > 1
+        # Of several hosts the one that takes writes. With one host it is asked as it is: a
+        # connection to a standby then says by itself that it cannot be written to.
+        aim = {"target_session_attrs": wanted, "connect_timeout": 2} if several else {}
         return sa.create_engine(
-            self.url,
+            self.url.difference_update_query(["target_session_attrs"] if several else []),
             pool_size=size,
             max_overflow=0,
             isolation_level=isolation,
             pool_pre_ping=True,
             connect_args={
-                "connect_timeout": 5,
+                "connect_timeout": CONNECT_S,
+                "tcp_user_timeout": SILENT_MS,
                 # The server's own look-out for a client whose host is gone, seconds.
                 "options": f"{options} -c statement_timeout=30000 -c tcp_keepalives_idle=5"
                 " -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3",
                 "keepalives_idle": 10,
                 "keepalives_interval": 3,
                 "keepalives_count": 3,
+                **aim,
             },
         )
 
@@ -151,13 +167,32 @@ class Postgres:
     def lock(self, conn: Connection, key: int) -> None:
         conn.execute(_PG_LOCK, {"key": key})
 
-    def locking(self, select: sa.Select[Any], order: sa.ColumnElement[Any]) -> sa.Select[Any]:
-        return select.order_by(order).with_for_update()
+    def locking(
+        self, select: sa.Select[Any], order: sa.ColumnElement[Any], *, free: bool = False
+    ) -> sa.Select[Any]:
+        return select.order_by(order).with_for_update(skip_locked=free)
 
     def insert(self, table: sa.Table) -> Any:
         from sqlalchemy.dialects.postgresql import insert
 
         return insert(table)
+
+
+def _hosts(url: URL) -> tuple[str, ...]:
+    named = url.query.get("host", ())
+    return (named,) if isinstance(named, str) else named
+
+
+def several_hosts(url: str) -> str:
+    """``//user@h1:5432,h2/db``, as libpq has it, in SQLAlchemy's form (``?host=…&host=…``)."""
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    user, at, hosts = place.rpartition("@")
+    if "," not in hosts:
+        return url
+    path, _, query = path.partition("?")
+    named = "&".join([f"host={host}" for host in hosts.split(",")] + ([query] if query else []))
+    return f"{scheme}://{user}{at}{slash}{path}?{named}"
 
 
 def _idle_at_most(seconds: float) -> str:
@@ -169,14 +204,14 @@ _PG_LOCK = sa.text("SELECT pg_advisory_xact_lock(:key)")
 
 
 def dialect_of(url: str, *, durable: bool = True) -> Sqlite | Postgres:
-    """The seam for *url* (``sqlite:////path`` or ``postgresql://…``).
+    """The seam for *url* (``sqlite:////path``, or ``postgresql://…`` with one host or several).
 
     Raises:
         SetupError: another scheme, or SQLite without a file.
     """
     try:
-        parsed = make_url(url)
-    except exc.ArgumentError as error:
+        parsed = make_url(several_hosts(url))
+    except (exc.ArgumentError, ValueError) as error:
         raise SetupError(f"RAG_DATABASE_URL cannot be read: {error}", hint=_URL_HINT) from error
     backend = parsed.drivername.partition("+")[0]
     if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
@@ -194,6 +229,13 @@ def is_retriable(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and type(error.orig).__name__ in _RETRIABLE
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is of no use any more: gone, or to a server that became read-only."""
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or type(error.orig).__name__ == _READ_ONLY
+
+
 def as_down(error: BaseException) -> DependencyDown | None:
     """DependencyDown when *error* means that the database is away, full, locked or read-only."""
     if isinstance(error, DBAPIError):
@@ -207,7 +249,7 @@ def as_down(error: BaseException) -> DependencyDown | None:
 
 def _is_damage(error: DBAPIError) -> bool:
     # sqlite3 raises a bare DatabaseError for a damaged file.
-    return type(error.orig).__name__ in ("DatabaseError", "InternalError", "ReadOnlySqlTransaction")
+    return type(error.orig).__name__ in ("DatabaseError", "InternalError", _READ_ONLY)
 
 
 def down(detail: str) -> DependencyDown:

@@ -22,6 +22,7 @@ from unjam.core.lease import CLEANUP_AGAIN_S
 from unjam.stores import schema
 from unjam.stores.ledger.counts import write_counts
 from unjam.stores.ledger.dialect import Dialect
+from unjam.stores.ledger.doubt import EVENTS_LOCK, Mark
 from unjam.stores.ledger.row import FIELDS, Row
 
 _d = schema.documents
@@ -29,7 +30,6 @@ _columns = [_d.c[name] for name in FIELDS]
 _by_ids = sa.select(*_columns).where(_d.c.id.in_(sa.bindparam("ids", expanding=True)))
 _insert = sa.insert(_d)
 _update = sa.update(_d).where(_d.c.id == sa.bindparam("key"))
-_EVENTS_LOCK = 0x756E6A616D  # any constant; "unjam" in ASCII
 CHUNK = 500
 
 
@@ -60,13 +60,15 @@ class Tx:
         self._contents: dict[tuple[str, str], list[Row]] = {}
 
     # -- documents ---------------------------------------------------------------------------
-    def load(self, ids: Iterable[str]) -> None:
-        """Fetch (and on PostgreSQL lock) the documents in few statements."""
+    def load(self, ids: Iterable[str], *, free: bool = False) -> None:
+        """Fetch (and on PostgreSQL lock) the documents in few statements; with *free* only those
+        that nobody has locked."""
         wanted = sorted({i for i in ids if i not in self._rows})
-        select = self.dialect.locking(_by_ids, _d.c.id)
+        select = self.dialect.locking(_by_ids, _d.c.id, free=free)
         for start in range(0, len(wanted), CHUNK):
             part = wanted[start : start + CHUNK]
-            self._rows.update(dict.fromkeys(part))
+            if not free:
+                self._rows.update(dict.fromkeys(part))
             for record in self.conn.execute(select, {"ids": part}):
                 self._rows[record[0]] = Row(*record)
 
@@ -263,11 +265,12 @@ class Tx:
             self.changes += 1
         return cast("sa.CursorResult[Any]", self.conn.execute(statement, values))
 
-    def ids(self, statement: sa.Select[Any], values: Mapping[str, Any] | None = None) -> list[Row]:
-        """The documents whose ids *statement* selects, loaded, in its order."""
-        found = [record[0] for record in self.execute(statement, values)]
-        self.load(found)
-        return [row for i in found if (row := self._rows[i]) is not None]
+    def ids(self, statement: sa.Select[Any], *, free: bool = False) -> list[Row]:
+        """The documents whose ids *statement* selects, loaded, in its order; with *free* without
+        those that another transaction has locked: a stuck one holds up its own documents only."""
+        found = [record[0] for record in self.execute(statement)]
+        self.load(found, free=free)
+        return [row for i in found if (row := self._rows.get(i)) is not None]
 
     def upsert(
         self, table: sa.Table, rows: Sequence[Mapping[str, Any]], update: Sequence[str]
@@ -321,11 +324,18 @@ class Tx:
         if self._events or self._counts:
             # Held until COMMIT: events become visible in the order of their numbers, so that a
             # reader who remembers the last number it saw misses none.
-            self.dialect.lock(self.conn, _EVENTS_LOCK)
+            self.dialect.lock(self.conn, EVENTS_LOCK)
         if self._events:
             self.conn.execute(sa.insert(schema.events), self._events)
         if self._counts:
             write_counts(self.conn, self.dialect, self._counts, self.now)
+
+    def mark(self) -> Mark | None:
+        """By what this transaction is known again, once it is written; None: by nothing."""
+        if not self._events:
+            return None
+        last = self._events[-1]
+        return Mark(last["document_id"], last["at"], last["kind"])
 
     def _mark_unreferenced(self, content_hash: str) -> None:
         # The blob's row is locked before the references are looked at: of two transactions that

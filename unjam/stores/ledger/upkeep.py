@@ -49,7 +49,8 @@ def wake(tx: Tx, limit: int) -> list[Ticket]:
         .order_by(_d.c.next_step_at)
         .limit(limit)
     )
-    return [tx.to_work(row, EventKind.REQUEUED, "due") for row in tx.ids(query) if _waits(row)]
+    due = tx.ids(query, free=True)
+    return [tx.to_work(row, EventKind.REQUEUED, "due") for row in due if _waits(row)]
 
 
 def _waits(row: Row) -> bool:
@@ -77,7 +78,7 @@ def count_late(tx: Tx, slo_s: float = SLO_S, limit: int = 500) -> int:
         .order_by(_d.c.slo_since)
         .limit(limit)
     )
-    late = [row for row in tx.ids(query) if row.slo_since is not None]
+    late = [row for row in tx.ids(query, free=True) if row.slo_since is not None]
     for row in late:
         tx.change(row, slo_since=None)
         tx.count("slo_total", row.lane)
