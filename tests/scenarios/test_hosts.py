@@ -11,16 +11,19 @@ import asyncio
 import os
 import random
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests.fixtures.sentinel import Watched
 from unjam.testing.hosts import TOKEN, Hosts
 from unjam.testing.storm import make_text
-from unjam.testing.switch import hindrance
+from unjam.testing.switch import Switch, hindrance
 from unjam.testing.uploads import Uploads
 from unjam.testing.verdict import Verdict, judge
 from unjam.testing.wait import until
@@ -29,18 +32,25 @@ DOCUMENTS = int(os.environ.get("HOSTS_DOCUMENTS") or 200)
 PER_S = 8.0
 LEASE_S = 10.0
 
-pytestmark = [pytest.mark.thorough, pytest.mark.alone, pytest.mark.timeout(120 + DOCUMENTS)]
+pytestmark = [pytest.mark.thorough, pytest.mark.alone, pytest.mark.timeout(300 + DOCUMENTS)]
 
 
 @pytest.fixture
-def folder() -> AsyncIterator[Path]:
-    """Not pytest's own, which PostgreSQL's user must not enter."""
+def switch() -> Iterator[Switch]:
     if reason := hindrance():
         pytest.skip(f"no network namespaces here: {reason}")
+    with Switch() as made:
+        yield made
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Not pytest's own, which PostgreSQL's user must not enter."""
     made = Path(tempfile.mkdtemp(prefix="unjam-hosts-"))
     made.chmod(0o755)
     yield made
-    shutil.rmtree(made, ignore_errors=True)
+    if not os.environ.get("HOSTS_KEEP"):
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def texts(seed: int) -> Callable[[int], str]:
@@ -59,12 +69,12 @@ async def taken(uploads: Uploads, share: float, within_s: float = 300.0) -> None
     await until(f"{wanted} taken", count, lambda n: n >= wanted, deadline_s=within_s, every_s=0.1)
 
 
-async def judged(hosts: Hosts, uploads: Uploads) -> Verdict:
+async def judged(hosts: Hosts, uploads: Uploads, wanted: int = DOCUMENTS) -> Verdict:
     """Everything that was accepted stands there, exact; nothing failed and nobody was blamed."""
     verdict = await judge(hosts, uploads.accepted, 60 + DOCUMENTS / 10)
     print(f"\n{uploads}\n{verdict}")
     assert uploads.failed == []
-    assert len(uploads.accepted) == DOCUMENTS
+    assert len(uploads.accepted) == wanted
     assert verdict.ok, str(verdict)
     return verdict
 
@@ -78,8 +88,8 @@ async def scratched(hosts: Hosts, uploads: Uploads) -> list[str]:
     ]
 
 
-async def test_one_host_is_cut_off_and_another_killed(folder: Path) -> None:
-    async with Hosts(folder) as hosts:
+async def test_one_host_is_cut_off_and_another_killed(folder: Path, switch: Switch) -> None:
+    async with Hosts(folder, switch) as hosts:
         uploads = uploads_to(hosts)
         load = asyncio.create_task(uploads.send(DOCUMENTS, texts(1), PER_S))
         await taken(uploads, 0.2)
@@ -103,3 +113,71 @@ async def test_one_host_is_cut_off_and_another_killed(folder: Path) -> None:
         print(f"{first} cut off, another led after {took_over_s:.1f} s; {verdict.last[:300]}")
         assert took_over_s < 15
         assert uploads.unkind() == []
+
+
+async def test_every_host_is_restarted_in_turn(folder: Path, switch: Switch) -> None:
+    """Nobody who asks the next host notices, and no document is worked on twice for it."""
+    async with Hosts(folder, switch) as hosts:
+        uploads = uploads_to(hosts)
+        load = asyncio.create_task(uploads.send(DOCUMENTS, texts(2), PER_S))
+        for n, name in enumerate(hosts.hosts):
+            await taken(uploads, 0.1 + 0.3 * n)
+            slow = asyncio.create_task(slow_upload(hosts.hosts[name].url, f"slow {name}"))
+            await asyncio.sleep(0.5)  # its head and first half are there
+            began = time.monotonic()
+            await hosts.restart(name)
+            print(f"{name} restarted in {time.monotonic() - began:.1f} s")
+            document_id, text = await slow
+            uploads.accepted[document_id] = text
+        await load
+        await judged(hosts, uploads, DOCUMENTS + len(hosts.hosts))
+        assert await scratched(hosts, uploads) == []
+        assert uploads.unkind() == []
+        broken = [a for a in uploads.answers if a.status == 0 and not a.what.startswith("Connect")]
+        assert len(broken) <= len(hosts.hosts), broken  # a kept connection that closed just then
+
+
+async def slow_upload(url: str, name: str) -> tuple[str, str]:
+    """An upload that takes two seconds and is under way when its API is told to end."""
+    text = make_text(random.Random(name), name.replace(" ", ""))
+    half = len(text) // 2
+
+    async def body() -> AsyncIterator[bytes]:
+        part = f'Content-Disposition: form-data; name="file"; filename="{name}.txt"'
+        yield f"--b\r\n{part}\r\n\r\n{text[:half]}".encode()
+        await asyncio.sleep(2.0)
+        yield text[half:].encode() + b"\r\n--b--\r\n"
+
+    head = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "multipart/form-data; boundary=b"}
+    async with httpx.AsyncClient(headers=head, timeout=20) as http:
+        answer = await http.post(f"{url}/api/rag/documents", content=body())
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"], text
+
+
+async def test_redis_fails_over_and_postgresql_restarts(folder: Path, switch: Switch) -> None:
+    switch.join("redis", 5)
+    watched = Watched(folder / "redis", switch.address(5), switch.inside("redis"))
+    watched.folder.mkdir()
+    try:
+        await watched.start()
+        async with Hosts(folder, switch, 2, extra={"RAG_REDIS_URL": watched.url}) as hosts:
+            uploads = uploads_to(hosts)
+            load = asyncio.create_task(uploads.send(DOCUMENTS, texts(3), PER_S))
+            await taken(uploads, 0.2)
+            old, new = watched.servers
+            watched.kill(old)
+            await until("the replica leads", watched.primary, lambda p: p == new, deadline_s=60)
+            for share, signum in ((0.5, signal.SIGINT), (0.75, signal.SIGKILL)):
+                await taken(uploads, share)
+                began = time.monotonic()
+                await hosts.servers.restart("postgres", signum)
+                print(f"PostgreSQL was away for {time.monotonic() - began:.1f} s")
+            await load
+            await judged(hosts, uploads)
+            assert await scratched(hosts, uploads) == []
+            assert uploads.unkind() == []
+            assert {a.status for a in uploads.answers} <= {200, 202, 503}
+            assert uploads.longest_gap_s() <= 10.0
+    finally:
+        watched.end()

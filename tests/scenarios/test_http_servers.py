@@ -147,6 +147,41 @@ async def test_sigterm_answers_what_is_under_way_and_ends_streams(tmp_path: Path
         assert await accepted(server) == 2
 
 
+async def test_sigterm_answers_who_had_asked_before_it(tmp_path: Path) -> None:
+    """Also those that the process did not get round to accept: nobody is cut off unanswered."""
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="s"\r\n\r\n'
+        b"bytes of %d\r\n--b--\r\n"
+    )
+    head = (
+        b"POST /api/rag/documents HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    async with serving(tmp_path / "data") as server:
+        kept = await asyncio.open_connection("127.0.0.1", server.port)
+        kept[1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in await kept[0].readline()
+        server.process.send_signal(signal.SIGSTOP)
+        asked = [kept] + [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(9)]
+        for n, (_, writer) in enumerate(asked):
+            form = body % n
+            writer.write(head % len(form) + form)
+            await writer.drain()
+        await asyncio.sleep(0.3)  # all timers of the server's loop are overdue, as on a busy machine
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(30):
+            answers = [await reader.read() for reader, _ in asked]  # each to its end
+            assert await server.process.wait() == 0
+        for answer in answers:
+            assert b"HTTP/1.1 202 Accepted" in answer, answer
+            assert b"connection: close" in answer
+        for _, writer in asked:
+            writer.close()
+    async with serving(tmp_path / "data", server.port) as server:
+        assert await accepted(server) == 10
+
+
 async def test_an_upload_cut_by_kill_9_is_not_accepted(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -69,12 +69,14 @@ class Host:
 
 @dataclass
 class Hosts:
-    """``async with Hosts(folder) as hosts``: all hosts are ready. Nothing outlives the block.
+    """``async with Hosts(folder, switch) as hosts``: all hosts are ready; nothing of them outlives
+    the block.
 
     *workers*: of each host; *extra*: variables of all hosts.
     """
 
     folder: Path
+    switch: Switch
     count: int = 3
     workers: int = 1
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -84,7 +86,6 @@ class Hosts:
 
     async def __aenter__(self) -> Hosts:
         try:
-            self.switch = self._closing.enter_context(Switch())
             self.servers = Servers(self.folder / "servers", self.switch)
             self._closing.callback(self.servers.end)
             await self.servers.start()

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import unjam
 from unjam.core.errors import SetupError
@@ -30,6 +30,9 @@ _log = logging.getLogger("unjam.api")
 
 GRACE_S = 20
 """Requests under way at SIGTERM may take this long."""
+LINGER_S = 0.5
+"""After SIGTERM the ports stay open so long, and each answer ends its connection: whoever had
+connected or was about to ask again is served, not cut off."""
 _OPEN_FILES = 65_536
 
 
@@ -138,6 +141,23 @@ def _add_problems(operation: dict[str, Any]) -> None:
 
 
 # -- serving ----------------------------------------------------------------------------------
+class _Farewell:
+    """Once *closing* is set, each answer says that its connection ends."""
+
+    def __init__(self, app: ASGIApp, closing: asyncio.Event) -> None:
+        self._app = app
+        self._closing = closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._closing.is_set():
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, last)
+
+
 class _Server(uvicorn.Server):
     """Two of them share a process: signals are handled once, in :func:`serve`."""
 
@@ -203,7 +223,7 @@ async def serve(
             exposed = not is_loopback(host)
             closing = asyncio.Event()
             servers = [
-                _server(make(house, Binding(host, _port_of(sock), exposed, closing)))
+                _server(make(house, Binding(host, _port_of(sock), exposed, closing)), closing)
                 for make, sock in (
                     (create_app, api_socket),
                     (create_dashboard_app, page_socket),
@@ -215,9 +235,9 @@ async def serve(
     return 0
 
 
-def _server(app: ASGIApp) -> _Server:
+def _server(app: ASGIApp, closing: asyncio.Event | None = None) -> _Server:
     config = uvicorn.Config(
-        app,
+        _Farewell(app, closing or asyncio.Event()),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -243,9 +263,15 @@ async def _run(
         for server in servers:
             server.should_exit = True
 
+    def say_goodbye() -> None:
+        if closing.is_set():  # a second signal
+            stop()
+        closing.set()
+        loop.call_later(LINGER_S, stop)
+
     handled = (signal.SIGTERM, signal.SIGINT)
     for signum in handled:
-        loop.add_signal_handler(signum, stop)
+        loop.add_signal_handler(signum, say_goodbye)
     try:
         tasks = [
             asyncio.create_task(server.serve(sockets=[sock]))
