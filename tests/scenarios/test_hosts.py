@@ -168,7 +168,7 @@ async def test_redis_fails_over_and_postgresql_restarts(folder: Path, switch: Sw
             old, new = watched.servers
             watched.kill(old)
             await until("the replica leads", watched.primary, lambda p: p == new, deadline_s=60)
-            for share, signum in ((0.5, signal.SIGINT), (0.75, signal.SIGKILL)):
+            for share, signum in ((0.5, signal.SIGINT), (0.75, signal.SIGQUIT)):
                 await taken(uploads, share)
                 began = time.monotonic()
                 await hosts.servers.restart("postgres", signum)

@@ -167,7 +167,9 @@ async def test_sigterm_answers_who_had_asked_before_it(tmp_path: Path) -> None:
             form = body % n
             writer.write(head % len(form) + form)
             await writer.drain()
-        await asyncio.sleep(0.3)  # all timers of the server's loop are overdue, as on a busy machine
+        await asyncio.sleep(
+            0.3
+        )  # all timers of the server's loop are overdue, as on a busy machine
         server.process.send_signal(signal.SIGTERM)
         server.process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(30):

@@ -116,7 +116,8 @@ class Servers:
 
     async def restart(self, name: str, signum: int = signal.SIGTERM) -> None:
         """Stop it with *signum*, wait for its end, start it on the same data, wait until it serves.
-        For PostgreSQL SIGINT is the fast shutdown that ``pg_ctl restart`` and containers use."""
+        For PostgreSQL SIGINT is the fast shutdown that ``pg_ctl restart`` and containers use, and
+        SIGQUIT a crash, from which the next start has to recover."""
         self.processes[name].send_signal(signum)
         await asyncio.to_thread(self.processes[name].wait, 60)
         self.run(name)
