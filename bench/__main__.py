@@ -15,6 +15,7 @@ NOT_ALONE = ("__main__", "queue_roles")
 """They have a main of their own and are no benchmarks."""
 
 MODEST = {
+    "bulk": "--texts 2000 --compare 500",
     "idle": "--documents 100000",
     "ledger": "--documents 100000",
     "ledger_many": "--seconds 3",

@@ -135,13 +135,13 @@ async def test_a_worker_killed_on_the_way_costs_at_most_what_it_had_in_flight(
 
 @pytest.mark.thorough
 async def test_the_whole_command_killed_is_finished_by_ordinary_workers(
-    reconciled: Stack, tmp_path: Path, fake_openai: FakeOpenAI
+    stack: Stack, tmp_path: Path, fake_openai: FakeOpenAI
 ) -> None:
     count = 600
     source = texts(tmp_path / "notes.jsonl", count)
     fake_openai.control(latency_ms=200)
-    command = reconciled.start("bulk", str(source), "--workers", "1")
-    ledger = reconciled.services.ledger
+    command = stack.start("bulk", str(source), "--workers", "1")
+    ledger = stack.services.ledger
 
     async def accepted() -> bool:
         return (await ledger.equation()).accepted == count
@@ -150,11 +150,12 @@ async def test_the_whole_command_killed_is_finished_by_ordinary_workers(
     command.popen.kill()
     await command.ended()
     fake_openai.control(latency_ms=0)
-    reconciled.worker()
+    stack.worker()
+    stack.watchdog()
 
     async def searchable() -> bool:
         return (await ledger.equation()).searchable == count
 
-    await until("all searchable", searchable, deadline_s=90)
+    await until("all searchable", searchable, deadline_s=180)
     assert (await ledger.equation()).missing == 0
     assert children_of(os.getpid(), "rq worker rag_bulk") == []
