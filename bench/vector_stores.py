@@ -7,7 +7,8 @@ Each is filled through the adapter as a worker does it, one writer, 300 rows a c
 confirmed before the next; then asked for the 36 nearest, which is what a search for 5 asks for,
 with and without a filter that lets a fiftieth through. Vectors stand in clusters, as texts do
 (without any structure, no approximate index finds much). Recall is that of the 10 nearest.
-Chroma's server, PostgreSQL's (durable, as installed) and LanceDB's folder are local.
+Chroma's server, PostgreSQL's (durable, as installed) and LanceDB's folder are local. Beside the times
+stands the CPU that client and server took together, which a busy machine does not change much.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -117,6 +119,28 @@ def recall(found: Sequence[Sequence[int]], vectors: Floats, questions: Floats) -
     return good / (TOP * len(questions))
 
 
+def cpu_s(folder: Path) -> float:
+    """Of this process and of the servers below it, or whose postmaster stands in *folder*."""
+    parents: dict[int, list[int]] = {}
+    spent: dict[int, float] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            pid = int(stat.parent.name)
+            parents.setdefault(int(fields[1]), []).append(pid)
+            spent[pid] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    line = [os.getpid()]
+    with contextlib.suppress(OSError):
+        line.append(int((folder / "data" / "postmaster.pid").read_text().split()[0]))
+    ours: set[int] = set()
+    while line:
+        pid = line.pop()
+        if pid not in ours:
+            ours.add(pid)
+            line += parents.get(pid, [])
+    return sum(spent.get(pid, 0.0) for pid in ours)
+
+
 def size_mb(folder: Path) -> float:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
 
@@ -126,17 +150,23 @@ async def measure(
 ) -> dict[str, Any]:
     store = open_vectors(url)
     try:
+        before = cpu_s(folder)
         took = await fill(store, vectors)
+        filling_s = cpu_s(folder) - before
         tail = took[-max(1, len(took) // 10) :]
         await ask(store, questions[:20])
+        before = cpu_s(folder)
         plain, found = await ask(store, questions)
+        asking_s = cpu_s(folder) - before
         filtered, _ = await ask(store, questions, {"user_id": "user-7"})
         return {
             "upserts_s": round(len(vectors) / sum(took)),
             "last_tenth_s": round(min(len(vectors), BATCH) * len(tail) / sum(tail)),
+            "rows_per_cpu_s": round(len(vectors) / filling_s),
             "call_p99_ms": round(percentile(took, 0.99) * 1000),
             "query_p50_ms": round(percentile(plain, 0.5), 1),
             "query_p99_ms": round(percentile(plain, 0.99), 1),
+            "query_cpu_ms": round(asking_s / len(questions) * 1000, 1),
             "filtered_p99_ms": round(percentile(filtered, 0.99), 1),
             "recall": round(recall(found, vectors, questions), 3),
             "disk_mb": round(size_mb(folder)) if "://" not in name else None,
