@@ -8,6 +8,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = [
     "tests.fixtures.ledger",
+    "tests.fixtures.postgres",
     "tests.fixtures.valkey",
     "tests.fixtures.chroma",
     "tests.fixtures.s3",
