@@ -27,6 +27,7 @@ MODEST = {
     "memory": "--large-mb 50",
     "profile": "--files 300",
     "rivals": "--files 300",
+    "simulate": "--hosts 1,10",
     "scale": "--store 0,1000 --backlog 5000,20000 --files 150",
     "vector_stores": "--vectors 5000 --queries 100",
     "wall": "--files 5",
