@@ -98,6 +98,7 @@ def parts(tmp_path: Path, pg_url: str, redis_url: str, chroma_url: str) -> Itera
         process.wait()
 
 
+@pytest.mark.timeout(240)
 async def test_parts_that_start_before_the_database_wait_for_it(parts: Parts) -> None:
     parts.start("worker")
     parts.start("watchdog")
