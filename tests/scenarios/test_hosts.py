@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ import httpx
 import pytest
 
 from tests.fixtures.sentinel import Watched
+from unjam.core.document import State
+from unjam.testing.hosted_servers import CHROMA, LEDGER, REDIS
 from unjam.testing.hosts import TOKEN, Hosts
 from unjam.testing.storm import make_text
 from unjam.testing.switch import Switch, hindrance
@@ -181,3 +184,28 @@ async def test_redis_fails_over_and_postgresql_restarts(folder: Path, switch: Sw
             assert uploads.longest_gap_s() <= 10.0
     finally:
         watched.end()
+
+
+async def test_a_host_loses_one_server_at_a_time(folder: Path, switch: Switch) -> None:
+    """Redis, then the ledger, then Chroma, for longer than a lease: the other host goes on."""
+    async with Hosts(folder, switch, 2) as hosts:
+        uploads = uploads_to(hosts)
+        load = asyncio.create_task(uploads.send(DOCUMENTS, texts(4), DOCUMENTS / 60))
+        for name, last in (("Redis", REDIS), ("the ledger", LEDGER), ("Chroma", CHROMA)):
+            before, began = await searchable(hosts), len(uploads.answers)
+            with switch.blocked("h1", switch.address(last)):
+                await asyncio.sleep(1.5 * LEASE_S)
+            flowed = await searchable(hosts) - before
+            seen = Counter(f"{a.status} {a.what}" for a in uploads.answers[began:])
+            print(f"without {name}: {flowed} became searchable, answers {dict(seen)}")
+            assert flowed > 0.5 * LEASE_S
+            if last == LEDGER:  # not only hung up on
+                assert seen["503 ledger_unwritable"] > 0
+        await load
+        await judged(hosts, uploads)
+        assert await scratched(hosts, uploads) == []
+        assert uploads.unkind() == []
+
+
+async def searchable(hosts: Hosts) -> int:
+    return (await hosts.services.ledger.state_counts())[State.SEARCHABLE]

@@ -29,6 +29,9 @@ LOOK_HELD_S = 0.25
 """How often the shared rows are read: five rows, 0.2 ms."""
 
 WRITE_CHECK_S = 2.0
+SILENT_S = 5.0
+"""A ledger that has said nothing for so long is away: uploads are told so at once, and do not wait
+for the connection to be given up (10 s) one after the other. A frozen writer is freed before."""
 
 CHECK_S = 15.0
 """A dependency that has not answered by then does not work."""
@@ -243,11 +246,18 @@ class Breakers:
 
     async def _write(self) -> None:
         while True:
+            write = asyncio.ensure_future(self._ledger.lead("readiness-probe", "api", 5.0))
             try:
-                await self._ledger.lead("readiness-probe", "api", 5.0)
+                await asyncio.wait({write}, timeout=SILENT_S)
+                if not write.done():
+                    what = f"the ledger has not answered for {SILENT_S:g} s"
+                    self.ledger_trouble(DependencyDown(what, code=breaker.PLAINLY[LEDGER]))
+                await write
                 self.ledger_trouble(None)
             except DependencyDown as error:
                 self.ledger_trouble(error)
+            finally:
+                write.cancel()
             await asyncio.sleep(WRITE_CHECK_S)
 
     async def _probe(self, row: Breaker) -> None:

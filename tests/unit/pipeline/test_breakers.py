@@ -187,3 +187,28 @@ async def test_a_worker_that_cannot_work_rests_and_holds_nobody_else(make: Make)
     assert 15.0 < mine.pause_s() <= 20.0
     assert other.pause_s() == 0.0
     assert mine.held() is None
+
+
+async def test_a_ledger_that_says_nothing_is_away_until_it_speaks(
+    ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over a cut cable: neither an answer nor an error comes."""
+    monkeypatch.setattr(module, "SILENT_S", 0.05)
+    speaks, writes = asyncio.Event(), ledger.lead
+
+    async def lead(role: str, holder: str, ttl_s: float) -> bool:
+        await speaks.wait()
+        return await writes(role, holder, ttl_s)
+
+    monkeypatch.setattr(ledger, "lead", lead)
+    breakers = Breakers(ledger, {})
+    breakers.follow(probe=False, write_check=True)
+
+    async def away() -> Breaker | None:
+        return breakers.of(LEDGER)
+
+    held = await until("uploads are held", away, deadline_s=10)
+    assert held is not None and held.reason == "ledger_unwritable"
+    speaks.set()
+    await until("uploads go on", away, lambda held: held is None, deadline_s=10)
+    await breakers.close()
