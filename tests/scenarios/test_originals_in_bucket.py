@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -138,6 +140,13 @@ async def test_an_upload_tells_that_the_bucket_is_away(scene: Scene, s3_server: 
     assert (await scene.stack.services.ledger.equation()).accepted == 0
     assert not list((scene.stack.data_dir / "originals" / "uploads").glob("up-*"))
 
+    await off(s3_server.start)  # and nobody is there who would probe it
+
+    async def taken() -> int:
+        return (await scene.post()).status_code
+
+    await until("an upload tries it", taken, lambda code: code == 202, deadline_s=30, every_s=0.5)
+
 
 async def test_backup_and_restore(
     scene: Scene, s3_server: S3Server, bucket: str, tmp_path: Path
@@ -170,3 +179,33 @@ async def test_backup_and_restore(
     again = settings("again", other)
     short = await restore(again, tmp_path / "lean")
     assert short.missing == (lost.parent.name,)
+
+
+async def test_a_bucket_that_hangs_keeps_few_waiting(scene: Scene, s3_server: S3Server) -> None:
+    """The first uploads wait for its time-out; whoever comes after them is answered at once."""
+    scene.run(workers=0)
+    assert s3_server.process is not None
+    s3_server.process.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        first = await asyncio.gather(*(scene.post() for _ in range(3)))
+        waited_s = time.monotonic() - began
+        assert {a.status_code for a in first} == {503}
+        assert waited_s < 12
+        breakers = scene.stack.services.breakers
+
+        async def held() -> bool:
+            return breakers.of("blobs") is not None
+
+        await until("the breaker of the originals holds", held)
+        began = time.monotonic()
+        assert (await scene.post()).status_code == 503
+        assert time.monotonic() - began < 2
+    finally:
+        s3_server.process.send_signal(signal.SIGCONT)
+
+    async def taken() -> int:
+        return (await scene.post()).status_code
+
+    await until("uploads are taken again", taken, lambda code: code == 202, every_s=0.2)
+    assert (await scene.stack.services.ledger.equation()).accepted == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,9 @@ from unjam.settings import MIB, Settings
 from unjam.stores.ledger import SqlLedger
 from unjam.stores.reserve import Reserve
 from unjam.stores.vector_cache import SqliteVectorCache
+
+PROBE_OVERDUE_S = 10.0
+"""A probe is due every 2 s while a dependency is away."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +213,12 @@ async def open_services(settings: Settings, *, role: str) -> Services:
 def _uploads_held(breakers: Breakers, in_bucket: bool) -> Breaker | None:
     """Why no upload is begun now. A bucket is away for every host alike, and asking it again takes
     seconds each; of a folder, each host asks its own."""
-    held = breakers.of(breaker.LEDGER)
-    return held or (breakers.of(breaker.BLOBS) if in_bucket else None)
+    if (held := breakers.of(breaker.LEDGER)) is not None:
+        return held
+    away = breakers.of(breaker.BLOBS) if in_bucket else None
+    # No worker and no watchdog runs that would probe it: uploads find out by themselves.
+    unasked = away is not None and time.time() > (away.until or 0.0) + PROBE_OVERDUE_S
+    return None if unasked else away
 
 
 def limits_of(settings: Settings) -> IntakeLimits:

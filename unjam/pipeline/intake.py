@@ -32,7 +32,7 @@ _log = logging.getLogger("unjam.intake")
 RETRY_AFTER_S = 30.0
 
 CHECKED_S = 1.0
-"""How long an answer about backlog and disk serves for further uploads."""
+"""How long an answer about backlog, disk and store serves for further uploads."""
 
 COMMIT_FILES = 500
 """Files made durable together at most: an fsync costs about the same for one as for many."""
@@ -122,6 +122,7 @@ class Intake:
         self._held = held
         self._met = met
         self._checked_at = -math.inf
+        self._failed: tuple[DependencyDown, float] | None = None
         self._commits = Coalescer[Sequence[BlobWriter], None](
             self._commit_all, max_weight=COMMIT_FILES, weight=len
         )
@@ -265,11 +266,15 @@ class Intake:
             raise
 
     async def _commit_all(self, groups: Sequence[Sequence[BlobWriter]]) -> Sequence[None]:
+        if self._failed is not None and time.monotonic() - self._failed[1] < CHECKED_S:
+            raise self._failed[0]  # they stood in line meanwhile: not each its own time-out
         try:
             await self._blobs.commit([writer for group in groups for writer in group])
         except DependencyDown as error:
+            self._failed = error, time.monotonic()
             self._met(error)
             raise
+        self._failed = None
         return [None] * len(groups)
 
     async def _known(self, submissions: Sequence[Submission]) -> set[str]:

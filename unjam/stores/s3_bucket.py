@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from unjam.core.errors import DependencyDown
-from unjam.stores.s3_place import REQUEST_S, S3Place
+from unjam.stores.s3_place import ANSWER_S, REQUEST_S, S3Place
 
 if TYPE_CHECKING:
     from obstore import Bytes, ObjectMeta
@@ -24,8 +24,11 @@ PARTS_AT_ONCE = 4
 PING_S = 5.0
 CLOCK_S = 60.0
 """How long the difference of two clocks serves; they drift by milliseconds in that time."""
-PAGES_S = 20 * REQUEST_S
+PAGES_S = 100 * ANSWER_S
 """A whole listing; each page of 1,000 objects is a request with a time-out of its own."""
+PATIENCE_S, ALIVE_S = 5.0, 4.0
+"""A transfer that takes longer than the first: is anybody there? Then that has the second. So a
+store that hangs is noticed within 9 s."""
 
 CLOCK = ".clock"
 
@@ -35,7 +38,8 @@ class Bucket:
 
     def __init__(self, place: S3Place) -> None:
         self.place = place
-        self._store = place.open()
+        self._store = place.open(ANSWER_S)
+        self._carrier = place.open(REQUEST_S)
         self._ahead: tuple[float, float] | None = None  # its clock - ours, measured when
 
     async def read(self, key: str) -> bytes:
@@ -53,9 +57,10 @@ class Bucket:
 
         def part(at: int) -> Awaitable[Bytes]:
             length = min(PART_BYTES, end - at)
-            return self._ask(
+            return self._carry(
                 "sends nothing",
-                lambda: obstore.get_range_async(self._store, key, start=at, length=length),
+                lambda: obstore.get_range_async(self._carrier, key, start=at, length=length),
+                REQUEST_S,
             )
 
         parts = await asyncio.gather(*(part(at) for at in range(start, end, PART_BYTES)))
@@ -65,7 +70,7 @@ class Bucket:
         """Durable when it returns."""
         import obstore
 
-        await self._put(lambda: obstore.put_async(self._store, key, data), REQUEST_S)
+        await self._put(lambda: obstore.put_async(self._carrier, key, data), REQUEST_S)
 
     async def put_new(self, key: str, data: bytes) -> None:
         """Leaves what is there; a server that knows no such condition writes over it."""
@@ -86,7 +91,7 @@ class Bucket:
         rounds = 2 + size // (PART_BYTES * PARTS_AT_ONCE)
         await self._put(
             lambda: obstore.put_async(
-                self._store,
+                self._carrier,
                 key,
                 file,
                 use_multipart=True,
@@ -98,7 +103,7 @@ class Bucket:
 
     async def _put(self, request: Callable[[], Awaitable[object]], limit_s: float) -> None:
         try:
-            await self._ask("takes no upload", request, limit_s)
+            await self._carry("takes no upload", request, limit_s)
         except FileNotFoundError as error:  # what a PUT does not find is the bucket
             raise self.down(f"is not there: {_first_line(error)}") from error
 
@@ -140,8 +145,23 @@ class Bucket:
             self._ahead = (facts["last_modified"].timestamp() + 1.0 - boot, boot)
         return boot + self._ahead[0]
 
+    async def _carry(self, what: str, request: Callable[[], Awaitable[T]], limit_s: float) -> T:
+        """A transfer may take long, on a slow line; it goes on while the store answers at all."""
+        import obstore
+
+        work = asyncio.ensure_future(self._ask(what, request, limit_s))
+        try:
+            while not (await asyncio.wait({work}, timeout=PATIENCE_S))[0]:
+                try:
+                    await self._ask(what, lambda: obstore.head_async(self._store, CLOCK), ALIVE_S)
+                except FileNotFoundError:
+                    continue  # it says so, so it is there
+            return work.result()
+        finally:
+            work.cancel()
+
     async def _ask(
-        self, what: str, request: Callable[[], Awaitable[T]], limit_s: float = REQUEST_S
+        self, what: str, request: Callable[[], Awaitable[T]], limit_s: float = 2 * ANSWER_S
     ) -> T:
         """FileNotFoundError and AlreadyExistsError come out as they are."""
         from obstore.exceptions import AlreadyExistsError, BaseError

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 import httpx
 
-from unjam.stores.s3_place import CONNECT_S, SILENCE_S, S3Place
+from unjam.stores.s3_place import ANSWER_S, CONNECT_S, S3Place
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _PAGE = 1_000
@@ -85,7 +85,7 @@ class Leftovers:
         headers = self._signed(method, base.netloc, path, asked)
         if self._trusted is None:
             self._trusted = base.scheme == "https" and _authorities(place.ca_file)
-        limit = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+        limit = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
         async with httpx.AsyncClient(
             timeout=limit, verify=self._trusted, trust_env=False
         ) as client:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 SCHEME = "s3://"
 CONNECT_S = 3.0
-SILENCE_S = 10.0
-"""A server that sends nothing for so long, in the middle of an answer, is away."""
+ANSWER_S = 10.0
+"""A question: a page of a listing, facts of an object, a removal."""
 REQUEST_S = 60.0
-"""One request, body included. The largest body is a part: 1.1 Mbit/s suffice for 8 MiB."""
+"""A transfer, body included. The largest body is a part: 1.1 Mbit/s suffice for 8 MiB. No time-out
+for silence: the client in use counts it from the first byte *sent*."""
 RETRIES = 2
 RETRY_S = 5.0
 """No retry begins later than this after the first try: whoever uploads shall hear soon that the
@@ -75,8 +76,8 @@ class S3Place:
     def __str__(self) -> str:
         return f"{SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
 
-    def open(self) -> S3Store:
-        """The client; nothing is asked yet.
+    def open(self, request_s: float = REQUEST_S) -> S3Store:
+        """The client, each of whose requests ends within *request_s*; nothing is asked yet.
 
         Raises:
             SetupError: the extra is not installed, or the CA file cannot be read.
@@ -102,16 +103,15 @@ class S3Place:
             self.bucket,
             prefix=self.prefix or None,
             config=config,
-            client_options=self._client(),
+            client_options=self._client(request_s),
             retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_S)},
         )
 
-    def _client(self) -> ClientConfig:
+    def _client(self, request_s: float) -> ClientConfig:
         options: ClientConfig = {
             "allow_http": self.endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=CONNECT_S),
-            "read_timeout": timedelta(seconds=SILENCE_S),
-            "timeout": timedelta(seconds=REQUEST_S),
+            "timeout": timedelta(seconds=request_s),
         }
         if self.ca_file:
             try:
