@@ -160,7 +160,7 @@ def _teller(bar: Callable[[int, str], None]) -> Callable[[Progress], None]:
         left = "" if p.left_s is None else t(", {} left", ", {} 남음").format(render.span(p.left_s))
         bar(p.ended, f"/ {known}, {p.per_s:.0f}/s{left}")
         now = time.monotonic()
-        if not sys.stderr.isatty() and now - last >= EVERY_S:
+        if p.known and not sys.stderr.isatty() and now - last >= EVERY_S:
             last = now
             render.remark(
                 t("{} of {}, {}/s{}", "{} / {}, 초당 {}건{}").format(

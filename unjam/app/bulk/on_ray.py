@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -52,6 +53,8 @@ def ray_module() -> Any:
             f"the engine ray needs more packages: {error.name or error} is missing",
             hint="Install them with: pip install 'unjam[ray]'",
         ) from None
+    for name in ("ray", "ray.data"):  # its plans and progress; ours are told already
+        logging.getLogger(name).setLevel(logging.ERROR)
     return ray
 
 
@@ -162,7 +165,7 @@ def _rows(
         batch_size=1,
         batch_format="numpy",
         num_cpus=CPUS_A_REGISTRAR,
-        concurrency=registrars,
+        compute=ray.data.ActorPoolStrategy(size=registrars),
     )
     return iter(dataset.iter_rows())
 
