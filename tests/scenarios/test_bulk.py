@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.stack import FAST, model_of
 from unjam.app.bulk.run import BulkOptions, BulkReport, Telling, bulk
 from unjam.app.bulk.texts import Reading
+from unjam.core.document import RUNNING
 from unjam.queue.lanes import BULK
 from unjam.stores.bulk_source import BulkSource
 from unjam.testing.openai_process import FakeOpenAI
@@ -159,3 +162,27 @@ async def test_the_whole_command_killed_is_finished_by_ordinary_workers(
     await until("all searchable", searchable, deadline_s=180)
     assert (await ledger.equation()).missing == 0
     assert children_of(os.getpid(), "rq worker rag_bulk") == []
+
+
+@pytest.mark.thorough
+async def test_uploads_find_their_share_of_the_slots_free(
+    tmp_path: Path, redis_url: str, chroma_url: str, fake_openai: FakeOpenAI
+) -> None:
+    extra = {
+        "RAG_EMBEDDING_MODEL": model_of(tmp_path),
+        "RAG_MAX_CONCURRENT_JOBS": "8",
+        **FAST,
+    }
+    fake_openai.control(latency_ms=100)
+    async with Stack(
+        tmp_path / "data", redis_url, chroma_url, fake_openai.url, extra=extra
+    ) as stack:
+        source = texts(tmp_path / "notes.jsonl", 60)
+        running = asyncio.create_task(run(stack, source, workers=2, share_percent=25))
+        most = 0
+        while not running.done():
+            counts = await stack.services.ledger.state_counts()
+            most = max(most, sum(counts.get(s, 0) for s in RUNNING))
+            await asyncio.wait({running}, timeout=0.01)
+        assert running.result().states == {"searchable": 60}
+        assert most == 2  # 25 % of 8, by both workers together

@@ -41,6 +41,10 @@ STORE_BYTES = 128 * 1_048_576
 """Ray's object store when it is started here: names of parts and ids pass through it, no texts."""
 
 
+BLOCK_BYTES = 1024
+"""Each answer is a block of its own: else Ray Data keeps them back until a part is read whole."""
+
+
 def ray_module() -> Any:
     """Raises SetupError: the extra is not installed."""
     # Ray would tell its makers how it is used.
@@ -155,6 +159,7 @@ def _rows(
     """A lazy pipeline of Ray Data: parts → what became of their items."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.target_max_block_size = BLOCK_BYTES
     registrars = max(1, min(options.workers, len(parts)))
     dataset = ray.data.from_items(
         [{"part": json.dumps(asdict(p))} for p in parts],

@@ -31,6 +31,8 @@ Engine = Literal["local", "ray"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+FAILED_S = 1.0
+
 LISTENS_S = 120.0
 """How long the first worker may take to listen. Nothing enters the lane before: one that nobody
 listens to gives its documents to ``rag_processing``."""
@@ -147,17 +149,36 @@ async def bulk(
 
 
 async def _work(services: Services, engine: BulkEngine, parts: list[Part], follow: Follow) -> None:
+    """Raises SetupError: the workers are gone for good."""
     await _listens(services, engine)
     following = asyncio.create_task(follow.run())
+    reading = asyncio.create_task(_read(engine, parts, follow))
+    failing = asyncio.create_task(_fails(engine))
     try:
-        async with contextlib.aclosing(engine.registered(parts)) as registered:
-            async for some in registered:
-                follow.add(some)
-        follow.whole = True
-        await following
+        for needed in (reading, following):
+            await asyncio.wait({needed, failing}, return_when=asyncio.FIRST_COMPLETED)
+            await (needed if needed.done() else failing)
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        for task in (following, reading, failing):
+            task.cancel()
+        await asyncio.gather(following, reading, failing, return_exceptions=True)
+
+
+async def _read(engine: BulkEngine, parts: list[Part], follow: Follow) -> None:
+    async with contextlib.aclosing(engine.registered(parts)) as registered:
+        async for some in registered:
+            follow.add(some)
+    follow.whole = True
+
+
+async def _fails(engine: BulkEngine) -> None:
+    while True:
+        if why := engine.failed():
+            raise SetupError(
+                f"no worker of the back-fill runs any more: {why}",
+                hint="What was accepted goes on with ordinary workers. Run it again for the rest.",
+            )
+        await asyncio.sleep(FAILED_S)
 
 
 async def _listens(services: Services, engine: BulkEngine) -> None:
