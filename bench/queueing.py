@@ -95,7 +95,7 @@ _Served = tuple[_Line, list[_Document]]
 class _Cpu:
     """*work* counts seconds of an undisturbed server; it passes slower when cores are short."""
 
-    cores: int
+    cores: float
     work: float = 0.0
     at: float = 0.0
     version: int = 0
@@ -116,7 +116,7 @@ class _Run:
     def __init__(
         self,
         stations: Sequence[Station],
-        cores: Mapping[str, int],
+        cores: Mapping[str, float],
         route: Sequence[Visit],
         seed: int,
     ) -> None:
@@ -197,7 +197,7 @@ class _Run:
 
 def simulate(
     stations: Sequence[Station],
-    cores: Mapping[str, int],
+    cores: Mapping[str, float],
     route: Sequence[Visit],
     *,
     documents: int,

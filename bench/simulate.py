@@ -3,7 +3,7 @@
     python -m bench.simulate [--hosts 1,10,100,1000] [--documents 1000000000]
     python -m bench.simulate --check [--workers 1,2,4] [--files 300]
 
-A discrete-event model (``bench.queueing``) fed with measured costs: those of COSTS, or what
+A discrete-event model (``bench.queueing``) fed with measured costs: those of ``Costs``, or what
 ``--check`` measured last (``bench/out/simulate_check.json``). *check* runs the real system with so
 many workers beside the model of the same machine. The model knows neither a network that is full
 nor hosts that fail, and hosts share work evenly; a billion documents are not simulated one by one:
@@ -41,12 +41,13 @@ class Costs:
     watchdog: float = 0.6
     vector_store: float = 2.3
     gate: float = 0.15  # SQLite: waiting for the disk, for one transition of a group
-    commit: float = 2.5  # PostgreSQL: a group, while it holds the lock that orders events
-    transition: float = 0.12  # … and each transition in it
+    commit: float = 2.5  # PostgreSQL: a group holds the lock that orders events for so long,
+    # of it 1.1 ms CPU of the client, about 0.5 of the server, the rest for the disk
+    transition: float = 0.08  # … and for each transition in it
     chunk: float = 0.54  # one writer of Chroma at its best: 1,850 chunks/s
     request: float = 100.0  # the endpoint's answer
 
-    measured: str = "2026-11, two cores, a quiet machine; `bench.profile`, `bench.ledger_many`"
+    measured: str = "2026-11 on two cores; `bench.profile`; commits by CPU time on 2026-11-23"
 
 
 TRANSITIONS = ("accepted", "queued", "claimed", "embedding", "storing", "searchable")
@@ -60,7 +61,7 @@ IN_FLIGHT_A_WORKER = 16
 
 
 # -- one machine -----------------------------------------------------------------------------
-def one_machine(costs: Costs, workers: int, cores: int, documents: int) -> Result:
+def one_machine(costs: Costs, workers: int, cores: float, documents: int) -> Result:
     """``unjam up`` with so many workers: all on the same cores, one SQLite, one Chroma."""
 
     def busy(name: str, ms: float, servers: int = 1) -> Station:
@@ -104,6 +105,7 @@ class Hosts:
 
     hosts: int
     ledgers: int = 1
+    side_by_side: int = 1  # commits at a time in a ledger; 1: the lock that orders events
     lanes: int = 1  # Redis servers
     writers: int = 1  # shards of the vector store, one writer each
     chunks_per_s: float = 1_850.0  # of one writer
@@ -128,7 +130,7 @@ def many_hosts(costs: Costs, house: Hosts, seed: int = 1) -> Result:
         Station("API", house.apis, costs.api / 1e3),
         Station(
             "ledger",
-            house.ledgers,
+            house.ledgers * house.side_by_side,
             costs.transition / 1e3,
             costs.commit / 1e3,
             batch=GROUP,
@@ -177,10 +179,12 @@ STEPS: tuple[tuple[str, dict[str, float]], ...] = (
     ("endpoint without a limit in reach", {"requests_per_min": 1e6}),
     ("… and LanceDB's writer", {"chunks_per_s": 68_000.0}),
     ("… and 4 ledgers", {"ledgers": 4}),
-    ("… and 16 ledgers", {"ledgers": 16}),
-    ("… and 64 ledgers, 4 Redis", {"ledgers": 64, "lanes": 4}),
+    ("… and 16 ledgers, 4 Redis", {"ledgers": 16, "lanes": 4}),
+    ("… with 16 commits side by side", {"side_by_side": 16}),
 )
-"""Each on top of the ones before it."""
+"""Each on top of the ones before it. The last one is a change that was not built: event numbers
+without one lock for all, and counters in shards."""
+_WHOLE = ("ledgers", "lanes", "side_by_side")
 
 
 def sweep(costs: Costs, hosts: Sequence[int], documents: int) -> list[dict[str, Any]]:
@@ -188,7 +192,7 @@ def sweep(costs: Costs, hosts: Sequence[int], documents: int) -> list[dict[str, 
     for count in hosts:
         changed: dict[str, Any] = {}
         for name, more in STEPS:
-            changed |= {k: int(v) if k in ("ledgers", "lanes") else v for k, v in more.items()}
+            changed |= {k: int(v) if k in _WHOLE else v for k, v in more.items()}
             house = replace(Hosts(count), **changed)
             found = many_hosts(costs, house)
             days = documents / found.per_s / DAY_S
@@ -249,11 +253,13 @@ def real(workers: int, files: int, latency_ms: float) -> dict[str, Any]:
 
 
 def check(
-    workers: Sequence[int], files: int, latency_ms: float, cores: int
+    workers: Sequence[int], files: int, latency_ms: float, cores: float
 ) -> list[dict[str, Any]]:
-    """The costs are those of the run in the middle; the others are foretold with them."""
+    """The costs are those of the run in the middle; the others are foretold with them. *cores* 0:
+    as many as that run had of a machine that others use, too (it is then right by itself)."""
     runs = [real(n, files, latency_ms) for n in workers]
     known = runs[len(runs) // 2]
+    cores = cores or known["per_s"] * (sum(known["cpu"].values()) + known["client_ms"]) / 1e3
     costs = replace(costs_of(known["cpu"], known["client_ms"]), request=latency_ms)
     for run in runs:
         foretold = one_machine(costs, run["workers"], cores, 3_000)
@@ -262,12 +268,12 @@ def check(
             "error": foretold.per_s / run["per_s"] - 1.0,
             "limit": foretold.limit,
         }
-    write_json("simulate_check", {"costs": asdict(costs), "runs": runs})
+    write_json("simulate_check", {"costs": asdict(costs), "cores": cores, "runs": runs})
     return runs
 
 
 def known_costs() -> Costs:
-    """What ``--check`` found here, with the ledger's costs of PostgreSQL as they stand in COSTS."""
+    """What ``--check`` found here, with the ledger's costs of PostgreSQL as they stand in ``Costs``."""
     if not CHECKED.exists():
         return Costs()
     return Costs(**json.loads(CHECKED.read_text())["costs"])
@@ -282,7 +288,7 @@ def main() -> int:
     ask.add_argument("--workers", default="1,2,4", help="of --check")
     ask.add_argument("--files", type=int, default=300, help="of --check")
     ask.add_argument("--latency-ms", type=float, default=100.0, help="of --check")
-    ask.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="of --check")
+    ask.add_argument("--cores", type=float, default=os.cpu_count() or 1, help="of --check; 0: seen")
     args = ask.parse_args()
     if args.check:
         workers = [int(x) for x in args.workers.split(",")]
