@@ -74,6 +74,7 @@ class Breakers:
         self._strikes: dict[str, int] = {}
         self._checking: dict[str, asyncio.Task[DependencyDown | None]] = {}
         self._probing: Breaker | None = None
+        self._since: dict[str, tuple[Breaker, float]] = {}
         self._was_held = False
         self._resume_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -239,10 +240,24 @@ class Breakers:
             with contextlib.suppress(DependencyDown):
                 await self.refresh()
                 if may_probe:
-                    due = [b for b in self._rows.values() if breaker.probe(b, time.time())]
+                    due = [b for b in self._rows.values() if self._is_due(b)]
                     await asyncio.gather(*(self._probe(b) for b in due))
             held = self.held() is not None
             await asyncio.sleep((LOOK_HELD_S if held else LOOK_S) * (0.75 + random.random() / 2))
+
+    def _is_due(self, row: Breaker) -> bool:
+        """Whether to ask the ledger, whose clock decides, if it is time to probe *row*. By this
+        host's clock, or, should that be slow, by the time since the row was first seen."""
+        if not row.holds or row.name not in self._checks:
+            return False
+        known, since = self._since.get(row.name, (row, 0.0))
+        if known != row or not since:
+            since = time.monotonic()
+            self._since[row.name] = row, since
+        wait_s = breaker.PROBING_S
+        if row.state == "open":
+            wait_s = (row.until or 0.0) - row.changed_at
+        return breaker.probe(row, time.time()) is not None or time.monotonic() - since >= wait_s
 
     async def _write(self) -> None:
         while True:

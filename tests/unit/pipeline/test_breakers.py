@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -212,3 +214,22 @@ async def test_a_ledger_that_says_nothing_is_away_until_it_speaks(
     speaks.set()
     await until("uploads go on", away, lambda held: held is None, deadline_s=10)
     await breakers.close()
+
+
+@pytest.mark.parametrize("wrong_s", [-300.0, 300.0])
+async def test_a_clock_that_is_minutes_off_delays_no_probe(
+    make: Make, server: Server, monkeypatch: pytest.MonkeyPatch, wrong_s: float
+) -> None:
+    """On many hosts the times of a breaker are the database's."""
+    server.up, breakers = False, make()
+    await breakers.report("vector_store_down", "away")
+    real = time.time
+    clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: real() + wrong_s)
+    monkeypatch.setattr(module, "time", clock)
+    server.up = True
+    breakers.follow()
+
+    async def held() -> Breaker | None:
+        return breakers.held()
+
+    await until("it is probed and closed", held, lambda b: b is None, deadline_s=10)
