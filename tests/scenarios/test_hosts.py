@@ -72,12 +72,17 @@ async def taken(uploads: Uploads, share: float, within_s: float = 300.0) -> None
     await until(f"{wanted} taken", count, lambda n: n >= wanted, deadline_s=within_s, every_s=0.1)
 
 
-async def judged(hosts: Hosts, uploads: Uploads, wanted: int = DOCUMENTS) -> Verdict:
+async def more_taken(uploads: Uploads) -> None:
+    """Twenty more than now."""
+    await taken(uploads, (len(uploads.accepted) + 20) / DOCUMENTS)
+
+
+async def judged(hosts: Hosts, uploads: Uploads, more: int = 0) -> Verdict:
     """Everything that was accepted stands there, exact; nothing failed and nobody was blamed."""
-    verdict = await judge(hosts, uploads.accepted, 60 + DOCUMENTS / 10)
+    verdict = await judge(hosts, uploads.accepted, 60 + uploads.begun / 10)
     print(f"\n{uploads}\n{verdict}")
     assert uploads.failed == []
-    assert len(uploads.accepted) == wanted
+    assert len(uploads.accepted) == uploads.begun + more
     assert verdict.ok, str(verdict)
     return verdict
 
@@ -118,13 +123,15 @@ async def test_one_host_is_cut_off_and_another_killed(folder: Path, switch: Swit
         assert uploads.unkind() == []
 
 
-async def test_every_host_is_restarted_in_turn(folder: Path, switch: Switch) -> None:
-    """Nobody who asks the next host notices, and no document is worked on twice for it."""
+async def test_everything_is_restarted_in_turn(folder: Path, switch: Switch) -> None:
+    """Host by host, then server by server: nobody who asks again when told so notices, and no
+    document has an error to its name."""
     async with Hosts(folder, switch) as hosts:
         uploads = uploads_to(hosts)
-        load = asyncio.create_task(uploads.send(DOCUMENTS, texts(2), PER_S))
-        for n, name in enumerate(hosts.hosts):
-            await taken(uploads, 0.1 + 0.3 * n)
+        done = asyncio.Event()
+        load = asyncio.create_task(uploads.send(100_000, texts(2), PER_S / 2, done))
+        for name in hosts.hosts:
+            await more_taken(uploads)
             slow = asyncio.create_task(slow_upload(hosts.hosts[name].url, f"slow {name}"))
             await asyncio.sleep(0.5)  # its head and first half are there
             began = time.monotonic()
@@ -132,8 +139,17 @@ async def test_every_host_is_restarted_in_turn(folder: Path, switch: Switch) -> 
             print(f"{name} restarted in {time.monotonic() - began:.1f} s")
             document_id, text = await slow
             uploads.accepted[document_id] = text
+        for server in ("valkey", "chroma", "postgres"):
+            await more_taken(uploads)
+            began = time.monotonic()
+            await hosts.servers.restart(
+                server, signal.SIGINT if server == "postgres" else signal.SIGTERM
+            )
+            print(f"{server} restarted in {time.monotonic() - began:.1f} s")
+        await more_taken(uploads)
+        done.set()
         await load
-        await judged(hosts, uploads, DOCUMENTS + len(hosts.hosts))
+        await judged(hosts, uploads, len(hosts.hosts))
         assert await scratched(hosts, uploads) == []
         assert uploads.unkind() == []
         broken = [a for a in uploads.answers if a.status == 0 and not a.what.startswith("Connect")]

@@ -42,6 +42,7 @@ class Uploads:
     accepted: dict[str, str] = field(default_factory=dict[str, str])
     answers: list[Answer] = field(default_factory=list[Answer])
     failed: list[str] = field(default_factory=list[str])
+    begun: int = 0
     _tries: int = 0
 
     async def send(
@@ -66,6 +67,7 @@ class Uploads:
                 if stop is not None and stop.is_set():
                     break
                 await turn.acquire()
+                self.begun += 1
                 task = group.create_task(self._upload(http, f"note-{n}.txt", make(n)))
                 task.add_done_callback(lambda _: turn.release())
 
