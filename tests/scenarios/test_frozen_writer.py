@@ -46,6 +46,7 @@ def _freeze(url: str, pipe: Connection, n: int, stops: int, verb: str) -> None:
     async def run() -> None:
         ledger = await SqlLedger.open(url)
         claim = None
+        been: list[bool] = []
         if verb == "settle":
             claim = await claimed(ledger, await accepted(ledger, n), FROZEN)
 
@@ -54,9 +55,11 @@ def _freeze(url: str, pipe: Connection, n: int, stops: int, verb: str) -> None:
                 made: object = accept(tx, [submission(n)])
             else:
                 made = claims.settle(tx, claim, Done(3))
-            pipe.send("inside")
-            for _ in range(stops):
-                os.kill(os.getpid(), signal.SIGSTOP)
+            if not been:  # the group may be run again on another connection
+                been.append(True)
+                pipe.send("inside")
+                for _ in range(stops):
+                    os.kill(os.getpid(), signal.SIGSTOP)
             return made
 
         ids = [] if claim is None else [claim.document_id]
@@ -162,7 +165,8 @@ async def test_it_changes_nothing_once_its_document_has_another_owner(
             await claimed(ledger, ticket)
             held = await ledger.get("d00000900")
             os.kill(process.pid, signal.SIGCONT)
-            assert await asyncio.to_thread(pipe.poll, 30) and pipe.recv() == "undone"
+            # Its session was ended. On another one it finds that the document is not its own.
+            assert await asyncio.to_thread(pipe.poll, 30) and pipe.recv() == "committed"
         assert await asyncio.to_thread(pipe.poll, 30) and pipe.recv() is False
     now = await ledger.get("d00000900")
     assert now == held and now is not None

@@ -57,7 +57,7 @@ def expire(tx: Tx, dead_workers: Sequence[str], limit: int, judge_time: bool) ->
     rows: dict[str, Row] = {}
     if dead_workers:
         query = held.where(_d.c.worker.in_(list(dead_workers)))
-        rows |= {r.id: r for r in tx.ids(query.limit(limit), free=True) if r.worker in dead_workers}
+        rows |= {r.id: r for r in tx.ids(query.limit(limit)) if r.worker in dead_workers}
     if judge_time:
         query = held.where(_d.c.lease_until < tx.lease_now).order_by(_d.c.lease_until)
         late = tx.ids(query.limit(limit), free=True)
