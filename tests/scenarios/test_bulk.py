@@ -186,3 +186,27 @@ async def test_uploads_find_their_share_of_the_slots_free(
             await asyncio.wait({running}, timeout=0.01)
         assert running.result().states == {"searchable": 60}
         assert most == 2  # 25 % of 8, by both workers together
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", ["local", "ray"])
+async def test_told_to_stop_it_hands_back_what_it_has_and_leaves_nobody(
+    stack: Stack, tmp_path: Path, fake_openai: FakeOpenAI, engine: str
+) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray", reason="unjam[ray] is not installed")
+    source = texts(tmp_path / "notes.jsonl", 3000)
+    fake_openai.control(latency_ms=100)
+    command = stack.start("bulk", str(source), "--workers", "1", "--engine", engine, "--json")
+    ledger = stack.services.ledger
+
+    async def under_way() -> bool:
+        assert command.popen.poll() is None, command.output()
+        return (await ledger.equation()).searchable >= 20
+
+    await until("some searchable", under_way, deadline_s=120)
+    assert await command.stop(90) == 1, command.output()
+    report = json.loads(command.output()[command.output().index("{") :])
+    assert report["stopped"] and report["open"]
+    equation = await ledger.equation()
+    assert equation.running == 0 and equation.dead == 0 and equation.missing == 0

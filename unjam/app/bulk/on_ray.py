@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -31,6 +32,9 @@ from unjam.stores.bulk_source import Part
 T = TypeVar("T")
 
 LEDGER_AGAIN_S = 2.0
+
+STOPPED_S = 1.0
+"""How often a registrar asks whether it shall stop."""
 
 CPUS_A_WORKER = 0.5
 CPUS_A_REGISTRAR = 0.5
@@ -75,6 +79,8 @@ class RayEngine:
         self._ours = False
         self._workers: list[Any] = []
         self._serving: list[Any] = []
+        self._thread = ThreadPoolExecutor(1, "ray data")
+        self._reading: Future[dict[str, Any] | None] | None = None
 
     async def __aenter__(self) -> RayEngine:
         await asyncio.to_thread(self._connect)
@@ -99,6 +105,9 @@ class RayEngine:
             await asyncio.to_thread(
                 self._ray.wait, self._serving, num_returns=len(self._serving), timeout=GRACE_S
             )
+            if self._reading is not None:  # Ray crashes when it is shut down under a reader
+                await asyncio.to_thread(wait, [self._reading], GRACE_S)
+            self._thread.shutdown(wait=False)
         finally:
             await asyncio.to_thread(self._disconnect)
 
@@ -145,8 +154,12 @@ class RayEngine:
     async def _registered(self, parts: list[Part]) -> AsyncGenerator[Registered]:
         if not parts:
             return
-        rows = _rows(self._ray, parts, self._options, self._settings)
-        while (row := await asyncio.to_thread(next, rows, None)) is not None:
+        rows = _rows(self._ray, parts, self._options, self._settings, self._workers)
+        while True:
+            self._reading = self._thread.submit(_next, rows)
+            row = await asyncio.wrap_future(self._reading)
+            if row is None:
+                return
             raw = json.loads(row["registered"])
             raw["unfit"] = [Unfit(**u) for u in raw["unfit"]]
             some = Registered(**raw)
@@ -154,7 +167,7 @@ class RayEngine:
 
 
 def _rows(
-    ray: Any, parts: list[Part], options: BulkOptions, settings: Settings
+    ray: Any, parts: list[Part], options: BulkOptions, settings: Settings, workers: list[Any]
 ) -> Iterator[dict[str, Any]]:
     """A lazy pipeline of Ray Data: parts → what became of their items."""
     context = ray.data.DataContext.get_current()
@@ -166,13 +179,17 @@ def _rows(
         override_num_blocks=min(len(parts), 1000),
     ).map_batches(
         RayRegistrar,
-        fn_constructor_args=(options.reading, dict(_told(settings))),
+        fn_constructor_args=(options.reading, dict(_told(settings)), workers[0]),
         batch_size=1,
         batch_format="numpy",
         num_cpus=CPUS_A_REGISTRAR,
         compute=ray.data.ActorPoolStrategy(size=registrars),
     )
     return iter(dataset.iter_rows())
+
+
+def _next(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    return next(rows, None)
 
 
 def _told(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -209,25 +226,47 @@ class RayWorker:
     async def stop(self) -> None:
         self._stopping.set()
 
-    async def pid(self) -> int:
-        return os.getpid()
+    async def stopped(self) -> bool:
+        return self._stopping.is_set()
 
 
 class RayRegistrar:
-    """The actor of Ray Data's pool: one part a call, its answers as they come."""
+    """The actor of Ray Data's pool: one part a call, its answers as they come. Once *worker* was
+    told to stop, the rest of the parts is left alone."""
 
-    def __init__(self, reading: Reading, told: dict[str, str]) -> None:
+    def __init__(self, reading: Reading, told: dict[str, str], worker: Any) -> None:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="registrar", daemon=True).start()
-        self._services = self._run(_open(told))
-        self._registrar = Registrar(self._services, reading)
+        self._worker = worker
+        self._ray = ray_module()
+        services = self._begin(_open(told)).result()
+        self._registrar = Registrar(services, reading)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         raw = json.loads(str(batch["part"][0]))
         found = self._registrar.register(Part(raw["kind"], tuple(raw["names"])))
-        while (some := self._run(anext(found, None))) is not None:  # type: ignore[arg-type]
+        while (some := self._patiently(found)) is not None:
             yield {"registered": [json.dumps(asdict(some))]}
-        self._run(self._registrar.close())  # the doorbell rings for the last ones, too
+        self._begin(self._registrar.close()).result()  # the doorbell rings for the last, too
 
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    def _patiently(self, found: AsyncGenerator[Registered]) -> Registered | None:
+        """The next answer; None: there is none, or all shall stop."""
+        answer = self._begin(_first(found))
+        while not self._stopped():
+            if wait([answer], STOPPED_S).done:
+                return answer.result()
+        answer.cancel()
+        return None
+
+    def _stopped(self) -> bool:
+        try:
+            return self._ray.get(self._worker.stopped.remote(), timeout=STOPPED_S)
+        except self._ray.exceptions.RayError:  # killed, and not back yet
+            return False
+
+    def _begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+
+async def _first(found: AsyncGenerator[Registered]) -> Registered | None:
+    return await anext(found, None)

@@ -114,12 +114,11 @@ async def bulk(
     began = time.monotonic()
     follow = Follow(services.ledger, telling.progress)
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in SIGNALS:
-        loop.add_signal_handler(signum, stopping.set)
+    _hear(stopping)
     try:
         parts = await asyncio.to_thread(lambda: list(options.reading.source.parts(options.kind)))
         async with _engine(services, options, telling.say) as engine:
+            _hear(stopping)  # Ray takes SIGTERM for itself while it starts, and would abort
             work = asyncio.create_task(_work(services, engine, parts, follow))
             stop = asyncio.create_task(stopping.wait())
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -144,8 +143,13 @@ async def bulk(
         )
     finally:
         for signum in SIGNALS:
-            loop.remove_signal_handler(signum)
+            asyncio.get_running_loop().remove_signal_handler(signum)
         await services.close()
+
+
+def _hear(stopping: asyncio.Event) -> None:
+    for signum in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
 
 
 async def _work(services: Services, engine: BulkEngine, parts: list[Part], follow: Follow) -> None:
