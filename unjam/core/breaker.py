@@ -63,8 +63,9 @@ server that answers pings and refuses writes): its first probe comes later each 
 FLAP_CAP_S = 30.0
 """… up to this."""
 
-PROBING_S = 20.0
-"""A probe that has not ended by then was lost with its process; another may take it."""
+PROBING_S = 4.0
+"""After this long another process may probe, too: the first may have died, or been cut off from
+the ledger, and until a probe passes all claims wait. Two probes of a slow server do no harm."""
 
 
 @dataclass(frozen=True, slots=True)

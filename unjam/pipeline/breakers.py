@@ -280,10 +280,11 @@ class Breakers:
         if name not in self._checks or not await self._ledger.probe_dependency(name):
             return
         self._probing = row
+        began = time.monotonic()
         error = await self._check(name)
         if error is None:
             await self._ledger.close_dependency(name)
-        else:
+        elif time.monotonic() - began < breaker.PROBING_S:  # later, another's probe decides
             await self._ledger.report_dependency(name, error.code, error.detail, _told_s(error))
         self._probing = None
         await self.refresh()

@@ -233,3 +233,40 @@ async def test_a_clock_that_is_minutes_off_delays_no_probe(
         return breakers.held()
 
     await until("it is probed and closed", held, lambda b: b is None, deadline_s=10)
+
+
+async def test_a_prober_that_is_cut_off_holds_nobody_up(
+    ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One host no longer reaches the server, and its probe hangs; another host's passes."""
+    monkeypatch.setattr(module.breaker, "PROBING_S", 0.2)
+    asked, cut = asyncio.Event(), asyncio.Event()
+
+    async def hangs() -> None:
+        asked.set()
+        await cut.wait()
+        raise DependencyDown("no route", code="vector_store_down")
+
+    async def answers() -> None:
+        return None
+
+    off, well = Breakers(ledger, {CHROMA: hangs}), Breakers(ledger, {CHROMA: answers})
+    await ledger.report_dependency(CHROMA, "vector_store_down", "no route")
+    off.follow()
+    async with asyncio.timeout(10):
+        await asked.wait()
+    well.follow()
+
+    async def holds() -> bool:
+        return (await ledger.dependency_states())[CHROMA].holds
+
+    async def probing() -> Breaker | None:
+        return off._probing
+
+    await until("it is closed", holds, lambda held: not held, deadline_s=10)
+    late = off._probing
+    cut.set()
+    await until("the late answer came", probing, lambda row: row is not late)
+    assert not await holds()
+    await off.close()
+    await well.close()
