@@ -61,6 +61,8 @@ class Coalescer(Generic[T, R]):
         while self._waiting:
             await self._linger()
             batch = self._take()
+            if not batch:  # everybody who waited has been cancelled
+                return
             try:
                 answers = await self._flush([item for item, _ in batch])
             except BaseException as error:

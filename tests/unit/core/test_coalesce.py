@@ -109,3 +109,19 @@ async def test_patience_ends() -> None:
     line = Coalescer(flush, max_weight=10, patience=lambda _: 0.01)
     async with asyncio.timeout(5):
         assert await line.put(1) == 1
+
+
+async def test_nothing_is_flushed_for_callers_who_left_while_it_was_held_back() -> None:
+    batches: list[list[int]] = []
+
+    async def flush(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        return list(items)
+
+    line = Coalescer(flush, max_weight=10, patience=lambda _: 0.05)
+    caller = asyncio.create_task(line.put(1))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await line.close()
+    assert batches == []
+    assert await line.put(2) == 2
