@@ -132,8 +132,10 @@ async def test_everything_is_restarted_in_turn(folder: Path, switch: Switch) -> 
         load = asyncio.create_task(uploads.send(100_000, texts(2), PER_S / 2, done))
         for name in hosts.hosts:
             await more_taken(uploads)
-            slow = asyncio.create_task(slow_upload(hosts.hosts[name].url, f"slow {name}"))
-            await asyncio.sleep(0.5)  # its head and first half are there
+            begun = asyncio.Event()
+            slow = asyncio.create_task(slow_upload(hosts.hosts[name].url, f"slow {name}", begun))
+            async with asyncio.timeout(20):
+                await begun.wait()
             began = time.monotonic()
             await hosts.restart(name)
             print(f"{name} restarted in {time.monotonic() - began:.1f} s")
@@ -156,14 +158,16 @@ async def test_everything_is_restarted_in_turn(folder: Path, switch: Switch) -> 
         assert len(broken) <= len(hosts.hosts), broken  # a kept connection that closed just then
 
 
-async def slow_upload(url: str, name: str) -> tuple[str, str]:
-    """An upload that takes two seconds and is under way when its API is told to end."""
+async def slow_upload(url: str, name: str, begun: asyncio.Event) -> tuple[str, str]:
+    """An upload that takes two seconds and is under way when its API is told to end. *begun*: its
+    head and first half are sent."""
     text = make_text(random.Random(name), name.replace(" ", ""))
     half = len(text) // 2
 
     async def body() -> AsyncIterator[bytes]:
         part = f'Content-Disposition: form-data; name="file"; filename="{name}.txt"'
         yield f"--b\r\n{part}\r\n\r\n{text[:half]}".encode()
+        begun.set()
         await asyncio.sleep(2.0)
         yield text[half:].encode() + b"\r\n--b--\r\n"
 
