@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import itertools
@@ -139,6 +140,17 @@ async def test_many_at_once(blobs: Blobs, count: int) -> None:
     hashes = await put(blobs, *contents)
     for content_hash, data in zip(hashes, contents, strict=True):
         assert (await blobs.path(content_hash)).read_bytes() == data
+
+
+async def test_a_missing_one_fails_alone_among_those_asked_for_together(blobs: Blobs) -> None:
+    (present,) = await put(blobs, b"here")
+    absent = "f" * 64
+    asked = (blobs.path(h) for h in (present, absent, present))
+    first, missing, last = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(first, Path)
+    assert first == last
+    assert isinstance(missing, DocumentRejected)
+    assert missing.code == "original_missing"
 
 
 async def test_remove_is_idempotent(blobs: Blobs) -> None:

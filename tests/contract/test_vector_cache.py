@@ -38,6 +38,14 @@ async def test_what_is_put_is_found(cache: VectorCache):
     assert await cache.get_many([*rows, key(9999)]) == rows
 
 
+async def test_askers_of_the_same_moment_get_their_own(cache: VectorCache):
+    rows = {key(n): str(n).encode() for n in range(1200)}
+    await cache.put_many(rows)
+    asked = [[key(n), key(n + 1), key(9000 + n)] for n in range(0, 1198, 2)]
+    answers = await asyncio.gather(*(cache.get_many(keys) for keys in asked))
+    assert answers == [{k: rows[k] for k in keys if k in rows} for keys in asked]
+
+
 async def test_nothing_asked_nothing_answered(cache: VectorCache):
     assert await cache.get_many([]) == {}
     await cache.put_many({})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,9 @@ def vector_of(text: str) -> np.ndarray:
 
 
 class TinyEmbedder:
+    def expecting(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     async def passages(self, texts: Sequence[str], pin: Pin, *, alone: bool = False) -> Vectors:
         return np.stack([vector_of(text) for text in texts])
 

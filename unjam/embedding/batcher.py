@@ -30,8 +30,7 @@ LONGEST_LINGER_S = 0.1
 in every free place, and come back in the same instants for ever."""
 
 QUIET_SHARE = 0.2
-"""It lingers no longer than this without a further text: when all documents that are in work wait
-already, nobody is coming."""
+"""It lingers no longer than this without a further text, for a document that takes long to read."""
 
 MAX_REQUEST_TOKENS = 250_000
 """Of all texts of one request; OpenAI's limit is 300,000, and ours is an estimate."""
@@ -62,8 +61,9 @@ _Call = deque[_Item]
 class Batcher:
     """Merges the texts of concurrent calls into requests of the size that the knob says.
 
-    A full request leaves at once; any other lingers while texts keep coming: a moment when none is
-    in flight, else for up to half of what an answer takes. A caller that is cancelled takes
+    A full request leaves at once, and so does any other when no text is expected; else it lingers
+    while texts keep coming: a moment when none is in flight, or up to half of what an answer takes.
+    A caller that is cancelled takes
     only its own unsent texts away.
     """
 
@@ -76,16 +76,19 @@ class Batcher:
         in_flight: Callable[[], int],
         latency_s: Callable[[], float] = lambda: 0.0,
         too_large: TooLarge = lambda _: None,
+        expected: Callable[[], bool] = lambda: True,
     ) -> None:
         """*keep* has the vectors before any caller; *in_flight*: most requests at a time;
         *latency_s*: what an answer takes; *too_large* hears of batches that had to be halved
-        although none of their texts was refused."""
+        although none of their texts was refused; *expected*: whether further texts may come soon
+        (``look`` when that has changed)."""
         self._embed = embed
         self._keep = keep
         self._size = size
         self._max_in_flight = in_flight
         self._latency_s = latency_s
         self._too_large = too_large
+        self._expected = expected
         self._items: dict[str, _Item] = {}
         self._calls: deque[_Call] = deque()
         self._waiting = 0
@@ -176,8 +179,15 @@ class Batcher:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def look(self) -> None:
+        """Nobody is expected any more."""
+        if self._waiting:
+            self._pump_soon()
+
     def _lingered(self) -> bool:
         """Whether the oldest text has waited long enough; arranges to be asked again if not."""
+        if not self._expected():
+            return True
         loop = asyncio.get_running_loop()
         latency_s = self._latency_s()
         linger_s = min(max(LINGER_SHARE * latency_s, LINGER_S), LONGEST_LINGER_S)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +50,18 @@ class EmbeddingService:
         self._providers = providers
         self._batchers: dict[str, Batcher] = {}
         self._queries: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
+        self._expected = 0  # documents that are read, or looked up in the cache
+
+    @contextmanager
+    def expecting(self) -> Generator[None]:
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+            if not self._expected:
+                for batcher in self._batchers.values():
+                    batcher.look()
 
     async def passages(self, texts: Sequence[str], pin: Pin, *, alone: bool = False) -> Vectors:
         """Shape (texts, dimension).
@@ -64,7 +77,8 @@ class EmbeddingService:
             return np.empty((0, fingerprint.dimension), np.float32)
         prefixed = [fingerprint.role_prefix + text for text in texts]
         cache = EmbeddingCache(self._store, fingerprint)
-        answers: dict[str, Answer] = {**await cache.find(list(dict.fromkeys(prefixed)))}
+        with self.expecting():
+            answers: dict[str, Answer] = {**await cache.find(list(dict.fromkeys(prefixed)))}
         missing = [text for text in dict.fromkeys(prefixed) if text not in answers]
         if missing:
             batcher = self._batcher(fingerprint)
@@ -128,6 +142,7 @@ class EmbeddingService:
                 in_flight=flow.in_flight,
                 latency_s=flow.latency_s,
                 too_large=flow.too_large,
+                expected=lambda: self._expected > 0,
             )
             self._batchers[fingerprint.id] = batcher
         return batcher

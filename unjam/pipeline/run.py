@@ -11,7 +11,7 @@ import errno
 import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,14 +132,17 @@ async def _work(attempt: Attempt, tools: Tools) -> int:
     count = 0
     async with asyncio.TaskGroup() as tasks, aclosing(parse(attempt, tools)) as windows:
         began = time.monotonic()
-        async for window in windows:
-            attempt.spent("parse", began)
-            count += len(window)
-            attempt.total = max(attempt.total, count)
-            await room.acquire()
-            task = tasks.create_task(_embed_and_store(attempt, tools, window))
-            task.add_done_callback(lambda _: room.release())
-            began = time.monotonic()
+        with ExitStack() as reading:
+            reading.enter_context(tools.embedder.expecting())
+            async for window in windows:
+                attempt.spent("parse", began)
+                count += len(window)
+                attempt.total = max(attempt.total, count)
+                await room.acquire()
+                task = tasks.create_task(_embed_and_store(attempt, tools, window))
+                task.add_done_callback(lambda _: room.release())
+                reading.close()  # further windows fill requests of their own
+                began = time.monotonic()
     return count
 
 

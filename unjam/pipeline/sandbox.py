@@ -18,47 +18,37 @@ What ends a parse, and whose fault it is:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
-import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any
-
-import orjson
+from collections.abc import AsyncGenerator, Sequence
 
 from unjam.core.chunk import Chunk
 from unjam.core.coalesce import Coalescer
 from unjam.core.errors import DocumentFailed, SetupError, UnjamError, WorkerUnfit
 from unjam.core.ports import ParseJob
+from unjam.pipeline.child import Child, Result
 from unjam.pipeline.fault import FAULT
 from unjam.pipeline.sniff import CSV, JSON, MARKDOWN, PLAIN, SOURCE
-from unjam.pipeline.verdict import Interrupted, NoChild, fault_of, limits, verdict
-from unjam.pipeline.zygote import CHUNKS, FRAME_HEAD, encode_job
+from unjam.pipeline.verdict import Interrupted, NoChild, limits
 from unjam.pipeline.zygote_client import Zygote
 
 _RETRIES = 2
-_EXIT_S = 10.0
 _START_AGAIN_S = 1.0
 _START_AGAIN_CAP_S = 10.0
-_LAST_WORD_S = 1.0
-_MAX_FRAME_BYTES = 64 << 20
-_BUFFER_BYTES = 256 << 10
-
 
 TOGETHER_BYTES = 1 << 20
 LEAST_WEIGHT = 16 << 10
 """Small texts share a child up to 1 MiB, and up to 64 of them: a fork costs what ten of them do."""
+CHILD_TEXTS = 1024
+"""Their child stays for the next ones, until it has read so many: whatever a text leaves behind in
+it ends with it."""
 SMALL_BYTES = 256 << 10
 _TEXTS = frozenset({PLAIN, MARKDOWN, CSV, JSON, SOURCE, FAULT})
 
 log = logging.getLogger(__name__)
-
-Result = list[list[Chunk]] | UnjamError
-"""Windows of chunks, or what ended the document."""
 
 
 def is_small_text(job: ParseJob) -> bool:
@@ -80,6 +70,7 @@ class SandboxParser:
         self._slots = asyncio.Semaphore(parallel or os.cpu_count() or 1)
         self._starting = asyncio.Lock()
         self._zygote: Zygote | None = None
+        self._reader: Child | None = None  # of small texts
         self._closed = False
         self._failures = 0  # starts of the zygote that failed in a row
         self._rest_until = 0.0
@@ -124,15 +115,15 @@ class SandboxParser:
         done = 0  # chunks given out already: an interrupted parse goes on behind them
         for attempt in range(_RETRIES + 1):
             try:
-                run = _Run(await self._running(), [job], self._slots)
+                child = Child(await self._running(), self._slots)
                 try:
-                    async for window in run.windows():
+                    async for window in child.windows(job):
                         fresh = [chunk for chunk in window if chunk.index >= done]
                         if fresh:
                             yield fresh
                             done = fresh[-1].index + 1
                 finally:
-                    await run.close()
+                    await child.close()
                 return
             except Interrupted as interruption:
                 if attempt == _RETRIES and isinstance(interruption, NoChild):
@@ -152,19 +143,34 @@ class SandboxParser:
         """
         results: list[Result | None] = []
         if len(jobs) > 1:
-            run = _Run(await self._running(), jobs, self._slots)
+            child = await self._text_reader()
             try:
-                async for result in run.results():
+                async for result in child.results(jobs):
                     results.append(result)
+                if len(results) == len(jobs) and not self._closed:
+                    self._reader = child
             except (DocumentFailed, Interrupted):
                 pass
             finally:
-                await run.close()
+                if self._reader is not child:
+                    await child.close()
         return results + [None] * (len(jobs) - len(results))
+
+    async def _text_reader(self) -> Child:
+        """The child that read the last ones, while it lives and has not read enough."""
+        child, self._reader = self._reader, None
+        if child is not None:
+            if not child.ended and child.given < CHILD_TEXTS:
+                return child
+            await child.close()
+        return Child(await self._running(), self._slots)
 
     async def close(self) -> None:
         """End the zygote and its children. Safe to call twice."""
         self._closed = True
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.close()
         async with self._starting:
             if self._zygote is not None:
                 await self._zygote.close()
@@ -196,111 +202,3 @@ class SandboxParser:
         self._rest_until, self._unfit = time.monotonic() + wait_s, why
         log.error("This worker cannot parse: %s Next try in %.1f s.", why, wait_s)
         return WorkerUnfit(why, retry_after_s=wait_s)
-
-
-class _Run:
-    """One child, from fork to its last result."""
-
-    def __init__(self, zygote: Zygote, jobs: Sequence[ParseJob], slots: asyncio.Semaphore) -> None:
-        self._zygote = zygote
-        self._jobs = jobs
-        self._job = jobs[0]
-        self._slots = slots
-        self._id, self._exit = zygote.enlist()
-        self._writer: asyncio.StreamWriter | None = None
-        self._wall_s = self._job.wall_s
-        self._over = False
-
-    async def windows(self) -> AsyncIterator[list[Chunk]]:
-        reader: asyncio.StreamReader | None = None
-        while True:
-            async with self._slots:
-                reader = reader or await self._start()
-                frame = await self._frame(reader)
-            if frame is None:
-                raise await self._verdict()
-            kind, value = frame
-            if kind != CHUNKS:
-                self._over = True
-                if value["kind"] != "ok":
-                    raise fault_of(value, self._job, await self._evidence())
-                return
-            yield [Chunk(*row) for row in value]
-
-    async def results(self) -> AsyncIterator[Result]:
-        """One a job, in order, until the child ends. Raises what ``_frame`` raises."""
-        windows: list[list[Chunk]] = []
-        left = len(self._jobs)
-        async with self._slots:
-            reader = await self._start()
-            while left and (frame := await self._frame(reader)) is not None:
-                kind, value = frame
-                if kind == CHUNKS:
-                    windows.append([Chunk(*row) for row in value])
-                    continue
-                job = self._jobs[-left]
-                left -= 1
-                self._over = not left
-                yield windows if value["kind"] == "ok" else fault_of(value, job, limits(job))
-                windows = []
-
-    async def close(self) -> None:
-        """Leave nothing behind: an abandoned child is killed."""
-        if self._writer is not None:
-            self._writer.transport.abort()
-        if not self._over and not self._exit.done() and self._zygote.alive:
-            with contextlib.suppress(Interrupted):
-                await self._zygote.send({"kill": self._id})
-        self._zygote.forget(self._id)
-
-    async def _start(self) -> asyncio.StreamReader:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            message = {"id": self._id, "jobs": [encode_job(job) for job in self._jobs]}
-            try:
-                await self._zygote.send(message, theirs.fileno())
-            except BaseException:
-                ours.close()
-                raise
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_BUFFER_BYTES)
-        return reader
-
-    async def _frame(self, reader: asyncio.StreamReader) -> tuple[int, Any] | None:
-        """The next frame; None when the child ended without one. Waiting here costs wall time."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            async with asyncio.timeout(self._wall_s):
-                head = await reader.readexactly(FRAME_HEAD.size)
-                length, kind = FRAME_HEAD.unpack(head)
-                if length > _MAX_FRAME_BYTES:
-                    raise DocumentFailed("The child sent nonsense.", code="parser_crashed")
-                payload = await reader.readexactly(length)
-        except TimeoutError:
-            await self._zygote.send({"kill": self._id})
-            raise DocumentFailed(
-                f"Parsing took longer than {self._job.wall_s:g} s.",
-                code="parser_timeout",
-                evidence=await self._evidence(),
-            ) from None
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
-        self._wall_s = max(0.001, self._wall_s - (loop.time() - began))
-        return kind, orjson.loads(payload)
-
-    async def _evidence(self) -> dict[str, Any]:
-        """The end of a child that has spoken its last word, if it comes soon; else the limits."""
-        try:
-            ended = await asyncio.wait_for(asyncio.shield(self._exit), _LAST_WORD_S)
-        except TimeoutError:
-            return limits(self._job)
-        return limits(self._job) if ended.gone else ended.evidence(self._job)
-
-    async def _verdict(self) -> Exception:
-        """Why the child ended without a result."""
-        try:
-            ended = await asyncio.wait_for(asyncio.shield(self._exit), _EXIT_S)
-        except TimeoutError:  # its socket is closed, yet it lives: it is killed by `close`
-            return DocumentFailed("The child closed its socket.", code="parser_crashed")
-        self._over = True
-        return verdict(ended, self._job)

@@ -2,15 +2,16 @@
 
 It speaks over one SEQPACKET socket, whose other end the `sandbox` holds:
 
-- in: ``{"id", "jobs"}`` with one stream socket attached → fork; the child does the jobs one after
-  the other and writes its frames there;
+- in: ``{"id", "jobs", "stay"}`` with one stream socket attached → fork; the child does the jobs one
+  after the other and writes its frames there; with *stay* it then reads further lists of jobs;
 - in: ``{"kill": id}``, ``{"warm": tokenizer}``;
 - out: ``{"ready", "threads"}`` once, and ``{"id", "signal", "status", "rss", "err"}`` a child.
 
 It must stay single-threaded: only the thread that forks lives on in the child, so a lock that
 another one held would stay locked there for ever. It dies with its parent, its children with it.
 
-Frames on a child's socket: 4 bytes length, 1 byte kind (``C`` chunks, ``R`` result), JSON.
+Frames on a child's socket: 4 bytes length, 1 byte kind (``C`` chunks, ``R`` result, ``J`` further
+jobs), JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from unjam.pipeline.process_title import set_title
 
 MESSAGE_BYTES = 131_072
 FRAME_HEAD = struct.Struct("!IB")
-CHUNKS, RESULT = b"CR"
+CHUNKS, RESULT, JOBS = b"CRJ"
 _NAME = b"unjam parse"
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 1, 15, 38
 _STDERR_TAIL = 2_000
@@ -151,7 +152,7 @@ class _Zygote:
         elif "warm" in message:
             self._prepare(message["warm"])
         else:
-            self._fork(message["id"], message["jobs"], sockets[0])
+            self._fork(message["id"], message["jobs"], sockets[0], stay=message["stay"])
         return True
 
     def _prepare(self, tokenizer: str) -> None:
@@ -159,8 +160,8 @@ class _Zygote:
             self._warmed.add(tokenizer)
             _warm(tokenizer)
 
-    def _fork(self, number: int, raw: list[dict[str, Any]], data: int) -> None:
-        jobs = [ParseJob(path=Path(one.pop("path")), **one) for one in raw]
+    def _fork(self, number: int, raw: list[dict[str, Any]], data: int, *, stay: bool) -> None:
+        jobs = _decode_jobs(raw)
         for job in jobs:
             self._prepare(job.tokenizer)
         read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -172,7 +173,7 @@ class _Zygote:
             os.close(read_end)
         else:
             if pid == 0:
-                _child(jobs, data, write_end, me)
+                _child(jobs, data, write_end, me, stay=stay)
             self._children[pid] = _Child(number, read_end)
         os.close(write_end)
         os.close(data)
@@ -216,19 +217,36 @@ def _kill(pid: int) -> None:
 
 
 # -- the child --------------------------------------------------------------------------------
-def _child(jobs: Sequence[ParseJob], data: int, stderr: int, zygote: int) -> NoReturn:
+def _child(
+    jobs: Sequence[ParseJob], data: int, stderr: int, zygote: int, *, stay: bool
+) -> NoReturn:
     """Everything after the fork. Leaves by `os._exit`: no clean-up of the zygote's may run here."""
     try:
         _confine(jobs[0], data, stderr, zygote)
         sock = socket.socket(fileno=data)
         sock.setblocking(True)
-        for job in jobs:
-            _work(job, sock)
+        while jobs:
+            for job in jobs:
+                _work(job, sock)
+            jobs = _further(sock) if stay else ()
     except BaseException as error:
         with contextlib.suppress(BaseException):
             os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         os._exit(1)
     os._exit(0)
+
+
+def _further(sock: socket.socket) -> Sequence[ParseJob]:
+    """The next list of jobs; empty when the other end is closed."""
+    head = sock.recv(FRAME_HEAD.size, socket.MSG_WAITALL)
+    if len(head) < FRAME_HEAD.size:
+        return ()
+    length, _ = FRAME_HEAD.unpack(head)
+    return _decode_jobs(orjson.loads(sock.recv(length, socket.MSG_WAITALL)))
+
+
+def _decode_jobs(raw: list[dict[str, Any]]) -> Sequence[ParseJob]:
+    return [ParseJob(path=Path(one.pop("path")), **one) for one in raw]
 
 
 def _confine(job: ParseJob, data: int, stderr: int, zygote: int) -> None:
@@ -301,9 +319,13 @@ def _kind_of(error: Exception) -> str:
     return "setup" if isinstance(error, SetupError) else "down"
 
 
-def _send(sock: socket.socket, kind: int, value: Any) -> None:
+def encode_frame(kind: int, value: Any) -> bytes:
     payload = orjson.dumps(value)
-    sock.sendall(FRAME_HEAD.pack(len(payload), kind) + payload)
+    return FRAME_HEAD.pack(len(payload), kind) + payload
+
+
+def _send(sock: socket.socket, kind: int, value: Any) -> None:
+    sock.sendall(encode_frame(kind, value))
 
 
 if __name__ == "__main__":

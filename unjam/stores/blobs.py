@@ -21,7 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from unjam.core.errors import DependencyDown, DocumentRejected, SetupError, UsageError
+from unjam.core.coalesce import Coalescer
+from unjam.core.errors import (
+    DependencyDown,
+    DocumentRejected,
+    SetupError,
+    UnjamError,
+    UsageError,
+)
 from unjam.core.ports import BlobWriter
 
 HEAD_BYTES = 65_536
@@ -42,6 +49,7 @@ class LocalBlobs:
         self.root = root
         self._tmp = root / "tmp"
         self._grace_s = remove_grace_s
+        self._looks = Coalescer(self._look, max_weight=256)
 
     async def settle(self, ledger_id: str, *, known: bool) -> None:
         """``claim_root`` for a new ledger; once it has originals (*known*), ``require_root``: a
@@ -116,8 +124,24 @@ class LocalBlobs:
             _sync_files(self.root, sorted(folders, reverse=True))
 
     async def path(self, content_hash: str) -> Path:
-        target = self._place(content_hash)
-        return await asyncio.to_thread(self._path, target)
+        target = await self._looks.put(self._place(content_hash))
+        if isinstance(target, UnjamError):
+            raise target
+        return target
+
+    async def _look(self, targets: Sequence[Path]) -> Sequence[Path | UnjamError]:
+        """One thread for all documents that begin at the same moment."""
+
+        def look() -> list[Path | UnjamError]:
+            found: list[Path | UnjamError] = []
+            for target in targets:
+                try:
+                    found.append(self._path(target))
+                except UnjamError as error:
+                    found.append(error)
+            return found
+
+        return await asyncio.to_thread(look)
 
     def _path(self, target: Path) -> Path:
         with guarded("an original cannot be read"):

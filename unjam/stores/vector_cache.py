@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from unjam.core.coalesce import Coalescer
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -45,12 +47,17 @@ class SqliteVectorCache:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._troubled = False
+        self._finds = Coalescer(self._find, max_weight=_KEYS_PER_QUERY, weight=len)
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        if not keys:
-            return {}
+        """Calls of the same moment are one query: documents begin together."""
+        return await self._finds.put(keys) if keys else {}
+
+    async def _find(self, several: Sequence[Sequence[bytes]]) -> Sequence[dict[bytes, bytes]]:
+        wanted = list(dict.fromkeys(key for keys in several for key in keys))
         empty: dict[bytes, bytes] = {}
-        return await self._call(lambda db: _select(db, keys), empty)
+        found = await self._call(lambda db: _select(db, wanted), empty)
+        return [{key: found[key] for key in keys if key in found} for keys in several]
 
     async def put_many(self, rows: Mapping[bytes, bytes]) -> None:
         if rows:

@@ -10,6 +10,7 @@ import uvloop
 
 from unjam.core.errors import DependencyDown, DocumentRejected
 from unjam.core.ports import Vectors
+from unjam.embedding import batcher as module
 from unjam.embedding.batcher import MAX_REQUEST_TOKENS, Batcher, isolate
 
 
@@ -87,6 +88,33 @@ async def test_a_request_that_is_not_full_lingers_while_others_fly():
     assert endpoint.requests == [["a"], ["b", "c"]]
     endpoint.gate.set()
     await asyncio.gather(first, *rest)
+
+
+async def test_a_request_that_is_not_full_leaves_when_nobody_else_is_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_LINGER_S", 60.0)
+    endpoint = Endpoint(held=True)
+    expected = True
+    batcher = Batcher(
+        endpoint.embed,
+        endpoint.keep,
+        size=lambda: 4,
+        in_flight=lambda: 3,
+        latency_s=lambda: 3600.0,
+        expected=lambda: expected,
+    )
+    full = asyncio.create_task(batcher.embed(list("abcd")))
+    await endpoint.until(1)
+    rest = asyncio.create_task(batcher.embed(["e"]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(endpoint.requests) == 1
+    expected = False
+    batcher.look()
+    await endpoint.until(2)
+    endpoint.gate.set()
+    await asyncio.gather(full, rest)
 
 
 async def test_equal_texts_are_embedded_once_even_in_flight():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from unjam.core.chunk import Chunk
 from unjam.core.errors import DocumentFailed, DocumentRejected
 from unjam.core.ports import ParseJob
+from unjam.pipeline import sandbox
 from unjam.pipeline.fault import FAULT
 from unjam.pipeline.inline import InlineParser
 from unjam.pipeline.sandbox import SandboxParser, is_small_text
@@ -81,6 +84,41 @@ async def test_one_that_takes_the_child_down_is_to_blame_alone(
     assert [n for n, end in enumerate(ends) if isinstance(end, BaseException)] == [3]
     assert isinstance(ends[3], DocumentFailed)
     assert ends[3].code == code
+
+
+def children_of(parser: SandboxParser) -> list[str]:
+    return Path(f"/proc/{parser.pid}/task/{parser.pid}/children").read_text().split()
+
+
+async def test_their_child_stays_for_the_next_ones_until_it_has_read_enough(
+    parser: SandboxParser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    jobs = [job(path) for path in texts(tmp_path, 6)]
+    expected = [await parsed(InlineParser(), one) for one in jobs]
+
+    async def read_by() -> str:
+        assert await asyncio.gather(*(parsed(parser, one) for one in jobs)) == expected
+        (child,) = children_of(parser)
+        return child
+
+    first = await read_by()
+    assert await read_by() == first
+    monkeypatch.setattr(sandbox, "CHILD_TEXTS", 12)
+    assert await asyncio.gather(*(parsed(parser, one) for one in jobs)) == expected
+    async with asyncio.timeout(10):
+        while first in children_of(parser):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_child_that_was_killed_while_it_waited_is_replaced(
+    parser: SandboxParser, tmp_path: Path
+) -> None:
+    jobs = [job(path) for path in texts(tmp_path, 6)]
+    before = await asyncio.gather(*(parsed(parser, one) for one in jobs))
+    (child,) = children_of(parser)
+    os.kill(int(child), signal.SIGKILL)
+    after = await asyncio.gather(*(parsed(parser, one) for one in jobs))
+    assert after == before
 
 
 def test_only_text_that_memory_safe_code_reads_shares(tmp_path: Path) -> None:

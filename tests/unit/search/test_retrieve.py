@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,9 @@ class Angles:
 
     def __init__(self) -> None:
         self.down: dict[str, Exception] = {}
+
+    def expecting(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def passages(self, texts: Sequence[str], pin: Pin, *, alone: bool = False) -> Vectors:
         return np.stack([at(float(t)) for t in texts])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from unjam.core.document import (
@@ -42,6 +43,11 @@ class VectorCache(Protocol):
 
 class Embedder(Protocol):
     """The embedding service: cache → batch → govern → provider."""
+
+    def expecting(self) -> AbstractContextManager[None]:
+        """While a document is read whose passages will be asked for: a request that is not full
+        waits for them, and for nobody otherwise."""
+        ...
 
     async def passages(self, texts: Sequence[str], pin: Pin, *, alone: bool = False) -> Vectors:
         """Vectors of document chunks, through the cache, sharing requests across documents."""
