@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from unjam.app.house import House, settle_in
 from unjam.app.services import Services, open_services
 from unjam.core.document import Claim, ClaimKind, Ticket
-from unjam.core.errors import DependencyDown, LeaseLost, SetupError, UnjamError
+from unjam.core.errors import DependencyDown, LeaseLost, LedgerVersionError, SetupError, UnjamError
 from unjam.core.lease import RENEW_S
 from unjam.core.outcome import Snooze
 from unjam.core.ports import WorkerRef
@@ -36,9 +36,10 @@ from unjam.worker.task import Ended, QueueBooks, process
 DISPOSABLE = "RQ_WORKER_ID"
 """RQ sets it in a forked work horse, which ends after its one job without its exit handlers."""
 
-UNFIT_PAUSE_S = 10.0
-"""A worker that cannot find the house holds its job this long: the reconciler rings again for the
-document meanwhile, so a fit worker has it at once, and this one burns at most one job a pause."""
+UNFIT_PAUSE_S = 20.0
+"""A worker that cannot find the house holds its job this long. The reconciler rings again for the
+document 10 to 12 s after it was taken (``queue.audit.FRESH_S``), when this worker must not be back
+in line, or it would have it again; so a fit one has it, and this one burns one job a pause."""
 
 BREATH_S = 5.0
 """What stopped this document stops the next one, too (as in ``worker.worker``)."""
@@ -108,11 +109,11 @@ async def _close(room: _Room) -> None:
 async def _process(ticket: Ticket, url: str) -> str:
     try:
         services, tools = await _furnish(url)
+        ended = await _work(ticket, services, tools)
     except UnjamError as error:
         words.unfit_worker(ticket.document_id, ticket.enqueue_seq, error.detail, error.hint)
         await asyncio.sleep(UNFIT_PAUSE_S)
         return f"left queued: {error.detail}"
-    ended = await _work(ticket, services, tools)
     if ended is None:
         return "stale"
     books = QueueBooks(services.queue, "", tools.checkpoint)  # RQ keeps its own books itself
@@ -158,7 +159,11 @@ async def _work(ticket: Ticket, services: Services, tools: Tools) -> Ended | Non
 
 async def _claim(services: Services, ticket: Ticket, me: WorkerRef) -> Claim | None:
     """The claim; None when the job is stale. At the system-wide cap the job waits for a slot, and
-    while a dependency is down, for that."""
+    while a dependency is down, for that.
+
+    Raises:
+        DependencyDown: ledger_newer; this program may not claim any more.
+    """
     said_at = -KEEP_S
     try:
         while True:
@@ -175,6 +180,8 @@ async def _claim(services: Services, ticket: Ticket, me: WorkerRef) -> Claim | N
                 cap = services.knobs()["RAG_MAX_CONCURRENT_JOBS"]
                 answer = (await services.ledger.claim([ticket], me, cap))[0]
             except DependencyDown as error:
+                if error.code == LedgerVersionError.code:  # others may have it, we never will
+                    raise
                 words.dependency_lost(error.code, error.detail)
             else:
                 if answer.kind is not ClaimKind.NO_SLOT:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from tests.fixtures.ledger import WORKER, accepted, claimed, searchable, submission
 from unjam.core.document import State
 from unjam.core.errors import DependencyDown, LedgerVersionError, SetupError
-from unjam.core.outcome import Done
+from unjam.core.outcome import Done, Release
 from unjam.stores import schema
 from unjam.stores.ledger import SqlLedger, opening
 from unjam.stores.ledger.backup import restore
@@ -120,6 +120,39 @@ async def test_a_newer_ledger_is_refused_untouched(ledger_url: str) -> None:
         await SqlLedger.open(ledger_url)
     query = sa.select(schema.alembic_version.c.version_num)
     assert on(ledger_url, lambda conn: conn.execute(query).scalar()) == "9999"
+
+
+async def test_who_is_older_than_the_ledger_lets_go_and_takes_nothing(
+    ledger: SqlLedger, ledger_url: str
+) -> None:
+    """A newer program migrated it while this one was at work."""
+    held, given_back = [await claimed(ledger, await accepted(ledger, n)) for n in (1, 2)]
+    waits = await accepted(ledger, 3)
+    assert ledger.newer == ""
+    newer = sa.update(schema.alembic_version).values(version_num="9999")
+    on(ledger_url, lambda conn: conn.execute(newer))
+
+    both = {c.document_id: c.token for c in (held, given_back)}
+    assert await asyncio.to_thread(ledger.renew, WORKER, both, ()) == set()
+    assert "9999" in ledger.newer
+    assert schema.HEAD in ledger.newer
+    for refused in (
+        ledger.claim([waits], WORKER, 10),
+        ledger.accept([submission(4)]),
+        ledger.lead("watchdog", WORKER.id, 5.0),
+        ledger.set_knob("RAG_EMBEDDING_BATCH_SIZE", 16, "ann"),
+        ledger.expire(["worker-1"]),
+    ):
+        with pytest.raises(DependencyDown) as told:
+            await refused
+        assert told.value.code == "ledger_newer"
+    assert (await ledger.settle(held, Done(3))).moved
+    assert (await ledger.settle(given_back, Release())).moved
+    await ledger.retire(WORKER.id)
+    counts = await ledger.state_counts()
+    assert counts[State.SEARCHABLE] == 1
+    assert counts[State.RECEIVED] == 2
+    assert sum(counts.values()) == 3
 
 
 def test_opening_needs_no_alembic(tmp_path: Path) -> None:

@@ -48,7 +48,11 @@ async def _main() -> int:
     _become(str(wanted["title"]), str(wanted["log"]))
     await loading
     # What was found at the start may be of another day: the house is looked up again.
-    return await run_worker.work(found(Settings()), parser=parser)  # type: ignore[call-arg]
+    try:
+        return await run_worker.work(found(Settings()), parser=parser)  # type: ignore[call-arg]
+    except SetupError as error:  # said as `unjam worker` does, without a trace
+        sys.stderr.write(f"{error}: {error.hint}\n")
+        return 2
 
 
 async def _load(parser: SandboxParser, settings: Settings) -> None:

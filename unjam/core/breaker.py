@@ -30,6 +30,7 @@ EVERY_LANE = PAUSE + "*"
 
 OF_REASON: Mapping[str, str] = {
     "ledger_unwritable": LEDGER,
+    "ledger_newer": LEDGER,
     "queue_down": REDIS,
     "blob_store_down": BLOBS,
     "embedding_throttled": EMBEDDING,

@@ -163,11 +163,17 @@ def ledger_unwritable(detail: str = "") -> None:
     _trouble(logging.ERROR, "Ledger cannot be written", detail=detail)
 
 
+def ledger_newer(detail: str = "") -> None:
+    """This program is too old for the ledger: it lets go of what it holds and takes no more."""
+    _trouble(logging.ERROR, "Ledger is newer than this program", detail=detail)
+
+
 _DEPENDENCIES = {
     "queue_down": redis_lost,
     "vector_store_down": chroma_failed,
     "embedding_throttled": embedding_rate_limited,
     "ledger_unwritable": ledger_unwritable,
+    "ledger_newer": ledger_newer,
 }
 
 

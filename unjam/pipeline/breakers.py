@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from unjam.core import breaker
 from unjam.core.breaker import LEDGER, OF_REASON, OUTBOX, Breaker
 from unjam.core.document import CLAIMABLE, State
-from unjam.core.errors import DependencyDown, UnjamError, WorkerUnfit
+from unjam.core.errors import DependencyDown, LedgerVersionError, UnjamError, WorkerUnfit
 from unjam.core.ports import Ledger
 
 Check = Callable[[], Awaitable[object]]
@@ -93,7 +93,10 @@ class Breakers:
         """What keeps a document of *lane* in *state* where it is; never stored with it."""
         if state not in CLAIMABLE:
             return None
-        held = self.held() or self.paused(lane)
+        held = self.held()
+        if held is not None and held.reason == LedgerVersionError.code:
+            held = None  # only this process must not touch it
+        held = held or self.paused(lane)
         return held or (self.of(OUTBOX) if state is State.RECEIVED else None)
 
     def of(self, name: str) -> Breaker | None:
@@ -164,10 +167,13 @@ class Breakers:
                 self._changed(Breaker(LEDGER))
             return
         until = time.time() + WRITE_CHECK_S
-        self._own = Breaker(LEDGER, "open", "ledger_unwritable", error.detail, until)
+        newer = error.code == LedgerVersionError.code
+        reason = error.code if newer else "ledger_unwritable"
+        self._own = Breaker(LEDGER, "open", reason, error.detail, until)
         if was is None:
             self._changed(self._own)
-            self._begin(self._make_room(error.detail))
+            if not newer:
+                self._begin(self._make_room(error.detail))
 
     async def _make_room(self, detail: str) -> None:
         if await asyncio.to_thread(self._relieve):

@@ -4,6 +4,9 @@
 ``…_at`` are Unix seconds; ``lease_until``, ``seen`` and ``leaders.until`` are on the lease clock
 (CLOCK_BOOTTIME on SQLite, the database's clock on PostgreSQL). A change here needs a migration in
 ``migrations/versions`` and a new HEAD; a test compares the two.
+
+A migration runs while older programs still let go of what they hold (renew, report, settle, retire:
+``ledger.commit.Op.parting``), so it only adds: tables, indexes, columns with a default.
 """
 
 from __future__ import annotations

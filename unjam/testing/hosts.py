@@ -50,6 +50,7 @@ class Host:
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    extra: Mapping[str, str] = field(default_factory=dict[str, str])  # variables of its own
 
     @property
     def url(self) -> str:
@@ -163,7 +164,7 @@ class Hosts:
         with (host.folder / "up.log").open("ab") as log:
             host.process = subprocess.Popen(
                 [*self.switch.inside(name), *shut, *born],
-                env={**kept, **self.environment(host.folder / "data")},
+                env={**kept, **self.environment(host.folder / "data"), **host.extra},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

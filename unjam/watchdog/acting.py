@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,13 +139,11 @@ class Hands:
         return await self._restart(case, hung, f"pid {hung.pid}")
 
     async def _drain_old(self, case: Case) -> Result:
-        old = [
-            p.ref
-            for p in case.facts.processes
-            if p.ref.kind == "worker" and p.beats and p.ref.version != case.facts.version
-        ]
+        seen = [p.ref for p in case.facts.processes if p.beats]
+        newest = max(map(_rank, [case.facts.version, *(ref.version for ref in seen)]))
+        old = [ref for ref in seen if ref.kind == "worker" and _rank(ref.version) < newest]
         if not old:
-            return refused("no worker of another version", "버전이 다른 워커가 없습니다")
+            return refused("no worker of an older version", "버전이 더 낮은 워커가 없습니다")
         results = [await self._restart(case, ref, ref.version) for ref in old[:8]]
         return min(results, key=lambda r: r.outcome == "done")  # one that failed, if any did
 
@@ -300,6 +299,11 @@ class Case:
     diagnosis: Diagnosis
     facts: Facts
     history: History = ()
+
+
+def _rank(version: str) -> tuple[int, ...]:
+    """The order of releases, by their numbers."""
+    return tuple(map(int, re.findall(r"[0-9]+", version)))
 
 
 def supervised(facts: Facts) -> frozenset[str]:

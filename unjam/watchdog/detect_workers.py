@@ -34,6 +34,8 @@ HUNG_S = 90.0
 """Nothing at all of what a live worker holds moved for so long, while others move: thrice the
 time-out of a vector store call (``core.lease.UPSERT_TIMEOUT_S``), the longest single wait."""
 
+HOSTS_NAMED = 3
+
 UNSERVED_S = 3.0
 """As for workers that are missing. (After Redis lost its books workers enter them within 5 s; that
 is ``redis_lost_data``, which explains it.)"""
@@ -221,10 +223,20 @@ def _poison(deaths: Iterable[WorkerDeath]) -> Iterator[Symptom]:
 
 
 def _versions(facts: Facts) -> Iterator[Symptom]:
-    found = Counter(p.ref.version for p in facts.processes if p.beats)
-    if len(found) > 1:
-        listed = ", ".join(f"{version} × {n}" for version, n in sorted(found.items()))
+    hosts: dict[str, Counter[str]] = {}
+    for p in facts.processes:
+        if p.beats:
+            hosts.setdefault(p.ref.version, Counter())[p.ref.host.rpartition("-")[0]] += 1
+    if len(hosts) > 1:
+        listed = "; ".join(f"{version} × {_where(on)}" for version, on in sorted(hosts.items()))
         yield Symptom("version_mismatch", Saying(listed, listed), since=facts.at)
+
+
+def _where(hosts: Counter[str]) -> str:
+    """How many, and on which hosts; of many hosts the first."""
+    names = sorted(filter(None, hosts))
+    more = ", …" if len(names) > HOSTS_NAMED else ""
+    return f"{hosts.total()} ({', '.join(names[:HOSTS_NAMED])}{more})"
 
 
 def _unserved(facts: Facts, history: History) -> Iterator[Symptom]:

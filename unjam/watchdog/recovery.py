@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from unjam.core.errors import DependencyDown, NotFound
+from unjam.core.errors import DependencyDown, LedgerVersionError, NotFound
 from unjam.core.incident import Action, Diagnosis, Incident, Sample, Saying
 from unjam.core.ports import WorkerRef
 from unjam.observe import words
@@ -102,12 +102,15 @@ class Recovery:
         await self.close()
 
     async def _leads(self) -> bool:
-        """While the ledger is away nobody can say; then the look goes on, and writes nothing."""
+        """While the ledger is away nobody can say; then the look goes on, and writes nothing. A
+        watchdog that is older than the ledger leaves it to the others."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(LOOK_S):
                 return await self.book.lead(ROLE, self.me.id, LEADER_TTL_S)
-        except (DependencyDown, TimeoutError):
+        except DependencyDown as error:
+            return error.code != LedgerVersionError.code
+        except TimeoutError:
             return True
         finally:
             self._wrote_s = time.monotonic() - began

@@ -129,8 +129,8 @@ REMEDIES: Mapping[str, Remedy] = {
             "drain_old_workers",
             60.0,
             6,
-            "Drain workers of another version; their supervisor starts them anew",
-            "버전이 다른 워커를 비우고 새 버전으로 다시 시작합니다",
+            "Drain workers of an older version; their supervisor starts them anew",
+            "버전이 더 낮은 워커를 비우고 새 버전으로 다시 시작합니다",
             *_NOTHING,
         ),
     )
@@ -159,6 +159,7 @@ FIRST_AFTER_S: Mapping[str, float] = {
     "redis_down": 6.0,  # a restart that somebody else began is over by then
     "chroma_down": 10.0,  # it is slow to come up
     "chroma_refuses_writes": 20.0,
+    "version_mismatch": 300.0,  # each host is updated in turn, which drains its workers anyway
     "workers_none": 4.0,  # a supervisor of ours brings them back within a second or two
 }
 """Seconds after it was noticed that a cause gets to heal by itself."""

@@ -56,6 +56,8 @@ class Remedies:
                     if loop.time() - beaten >= BEAT_S:
                         await asyncio.to_thread(self.book.renew, me, {}, ())
                         beaten = loop.time()
+                        if self.book.newer:  # its workers have drained, or will
+                            words.ledger_newer(self.book.newer)
                     for request in await self.book.remedies_asked(me.host):
                         self._begin(request)
                 except DependencyDown as error:  # the children run on; requests wait

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import unjam
 from unjam.worker.children import Child, Command, spawn
 
 AFTER_S = 2.0
@@ -25,6 +26,7 @@ class Spares:
         self._command = command
         self._log = log
         self._spare: Child | None = None
+        self._program = _installed()
         self._keeper: asyncio.Task[None] | None = None
         self._taken = asyncio.Event()
 
@@ -39,9 +41,13 @@ class Spares:
             self._keeper = asyncio.create_task(self._keep(changed), name="keep a spare")
 
     def take(self, name: str, command: Command, log: Path) -> Child | None:
-        """The spare, on its way to be what *command* describes; None when there is none."""
+        """The spare, on its way to be what *command* describes; None when there is none, or when
+        what it has loaded was updated since."""
         child, self._spare = self._spare, None
         self._taken.set()
+        if child is not None and self._program != _installed():
+            child.signal(signal.SIGKILL)
+            return None
         if child is None or command.env != self._command.env:
             return None
         if not child.tell(json.dumps({"title": command.title, "log": str(log)})):
@@ -54,6 +60,7 @@ class Spares:
         while True:
             await asyncio.sleep(pause_s)
             self._taken.clear()
+            self._program = _installed()
             try:
                 self._spare = spawn("spare", self._command, self._log, listens=True)
             except OSError:  # no memory, no descriptors: that passes
@@ -85,3 +92,12 @@ class Spares:
         if child is not None and child.signal(signal.SIGKILL):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(child.exited(), 5.0)
+
+
+def _installed() -> tuple[int, int]:
+    """Another after an update of this program on disk."""
+    try:
+        found = Path(unjam.__file__).stat()
+    except OSError:  # in the middle of one
+        return (0, 0)
+    return found.st_ino, found.st_mtime_ns

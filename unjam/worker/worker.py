@@ -281,6 +281,10 @@ class Worker:
         if error is not None:
             words.ledger_unwritable(error.detail)
         self._breakers.ledger_trouble(error)
+        if self._ledger.newer and not self._stopping.is_set():
+            # Whoever starts this process anew starts the program that is installed by then.
+            words.ledger_newer(self._ledger.newer)
+            self.stop()
 
     # -- stopping ---------------------------------------------------------------------------
     async def _drain(self) -> None:

@@ -25,6 +25,14 @@ class Ledger(
     id: str
     """UUID made with the ledger; tells one house from another."""
 
+    @property
+    def newer(self) -> str:
+        """In words, that a newer program has migrated the ledger since it was opened; else "".
+        As this process's last write saw it, and each heartbeat is one. What this program holds it
+        may still renew and settle; whatever else it would write raises DependencyDown
+        (ledger_newer)."""
+        ...
+
     async def bump_epoch(self, seen: int | None = None) -> int:
         """The epoch of Redis: *seen* None reads it, else stores max(own, seen) + 1."""
         ...

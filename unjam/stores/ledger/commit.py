@@ -24,7 +24,15 @@ from unjam.core.document import Pin
 from unjam.core.errors import DependencyDown, UnjamError
 from unjam.core.lease import LEASE_S
 from unjam.stores.gate import Gate, no_turn
-from unjam.stores.ledger.dialect import Postgres, Sqlite, as_down, down, is_lost, is_retriable
+from unjam.stores.ledger.dialect import (
+    Postgres,
+    Sqlite,
+    as_down,
+    down,
+    is_lost,
+    is_retriable,
+    outdated,
+)
 from unjam.stores.ledger.doubt import Mark, happened
 from unjam.stores.ledger.tx import Tx
 
@@ -46,11 +54,15 @@ _RUNS = 6  # tries of one group when PostgreSQL reports deadlocks
 
 @dataclass(slots=True)
 class Op(Generic[T]):
-    """*run* validates before it changes anything; *ids* are the documents it will look at."""
+    """*run* validates before it changes anything; *ids* are the documents it will look at.
+
+    *parting*: a program that is older than the ledger may do it, too, to let go of what it holds.
+    """
 
     run: Callable[[Tx], T]
     ids: Sequence[str] = ()
     weight: int = 1  # documents it touches, about
+    parting: bool = False
     future: asyncio.Future[T] | None = None
     begun: bool = False
     result: T | None = None
@@ -79,6 +91,7 @@ class Writer:
         self._committing = False
         self._mark: Mark | None = None  # of the transaction whose COMMIT is under way
         self.last_failure = float("-inf")  # time.monotonic()
+        self.newer = ""  # see ``Tx``
 
     def run(self, ops: Callable[[], Sequence[Op[Any]]]) -> Sequence[Op[Any]]:
         """Run the operations that *ops* yields once the gate is open; each knows its end."""
@@ -121,9 +134,13 @@ class Writer:
             self._conn = self._engine.connect()
         with self._conn.begin() as transaction:
             tx = Tx(self._conn, self._dialect, self._pins, self._lane)
+            self.newer = tx.newer
             tx.load(i for op in group for i in op.ids)
             for op in group:
                 before = tx.changes
+                if tx.newer and not op.parting:
+                    op.settle(None, outdated(tx.newer))
+                    continue
                 try:
                     op.settle(op.run(tx), None)
                 except UnjamError as error:
@@ -184,18 +201,26 @@ class Committer:
         self._thread = threading.Thread(target=self._work, name="ledger-commit", daemon=True)
         self._thread.start()
 
-    async def submit(self, run: Callable[[Tx], T], ids: Sequence[str] = (), weight: int = 0) -> T:
+    async def submit(
+        self,
+        run: Callable[[Tx], T],
+        ids: Sequence[str] = (),
+        weight: int = 0,
+        *,
+        parting: bool = False,
+    ) -> T:
         """The operation's result, once it is durable. *weight*: documents, if not len(*ids*).
 
         Raises:
             DependencyDown: ledger_unwritable; the operation did not happen (of one that was begun
-                and did not end within ``BEGUN_S``, nobody knows).
+                and did not end within ``BEGUN_S``, nobody knows). ledger_newer: it is not
+                *parting*, and a newer program has migrated the ledger meanwhile.
             UnjamError: whatever *run* raised.
         """
         if os.getpid() != self._pid:
             raise RuntimeError("the ledger was opened before a fork; open it in the child")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        op = Op(run, ids, weight or max(1, len(ids)), future)
+        op = Op(run, ids, weight or max(1, len(ids)), parting, future)
         self._enter(op)
         try:
             await asyncio.wait([future], timeout=PATIENCE_S)

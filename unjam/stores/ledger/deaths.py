@@ -48,7 +48,7 @@ class DeathBook:
     _committer: Committer
 
     async def note_exit(self, worker_id: str, code: int) -> None:
-        await self._committer.submit(lambda tx: note_exit(tx, worker_id, code))
+        await self._committer.submit(lambda tx: note_exit(tx, worker_id, code), parting=True)
 
 
 def expire(tx: Tx, dead_workers: Sequence[str], limit: int, judge_time: bool) -> list[Ticket]:

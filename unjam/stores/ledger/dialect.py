@@ -11,7 +11,9 @@ from sqlalchemy import Connection, Engine, event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from unjam.core.errors import DependencyDown, SetupError
+from unjam import __version__
+from unjam.core.errors import DependencyDown, LedgerVersionError, SetupError
+from unjam.stores import schema
 
 BUSY_TIMEOUT_MS = 5_000
 FROZEN_S = 4.0
@@ -38,6 +40,10 @@ class Dialect(Protocol):
 
     def clock(self, conn: Connection) -> tuple[float, float]:
         """(Unix seconds, lease clock in seconds)."""
+        ...
+
+    def moment(self, conn: Connection) -> tuple[float, float, str]:
+        """``clock``, and the version of the ledger, in as few questions."""
         ...
 
     def lock(self, conn: Connection, key: int) -> None:
@@ -102,6 +108,10 @@ class Sqlite:
     def clock(self, conn: Connection) -> tuple[float, float]:
         return time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def moment(self, conn: Connection) -> tuple[float, float, str]:
+        version = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+        return (*self.clock(conn), version)
+
     def lock(self, conn: Connection, key: int) -> None:
         pass
 
@@ -164,6 +174,10 @@ class Postgres:
         now = float(conn.exec_driver_sql(_PG_NOW).scalar_one())
         return now, now
 
+    def moment(self, conn: Connection) -> tuple[float, float, str]:
+        now, version = conn.exec_driver_sql(_PG_MOMENT).one()
+        return float(now), float(now), version
+
     def lock(self, conn: Connection, key: int) -> None:
         conn.execute(_PG_LOCK, {"key": key})
 
@@ -200,6 +214,7 @@ def _idle_at_most(seconds: float) -> str:
 
 
 _PG_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+_PG_MOMENT = f"{_PG_NOW}, (SELECT version_num FROM alembic_version)"
 _PG_LOCK = sa.text("SELECT pg_advisory_xact_lock(:key)")
 
 
@@ -234,6 +249,17 @@ def is_lost(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     return error.connection_invalidated or type(error.orig).__name__ == _READ_ONLY
+
+
+def outdated(version: str) -> DependencyDown:
+    """What a program is told whose ledger was brought to *version* by a newer one."""
+    return DependencyDown(
+        f"a newer unjam brought the ledger to version {version} while this one "
+        f"({__version__}) ran, which knows up to {schema.HEAD}",
+        code=LedgerVersionError.code,
+        hint="Install that unjam on this host and restart it; the other hosts go on.",
+        shared=False,
+    )
 
 
 def as_down(error: BaseException) -> DependencyDown | None:

@@ -55,7 +55,14 @@ from unjam.stores.ledger import (
 from unjam.stores.ledger.backup import backup
 from unjam.stores.ledger.book import DeadLetterBook
 from unjam.stores.ledger.commit import PATIENCE_S, Committer, Op, Writer
-from unjam.stores.ledger.dialect import READERS, Postgres, Sqlite, as_down, dialect_of
+from unjam.stores.ledger.dialect import (
+    READERS,
+    Postgres,
+    Sqlite,
+    as_down,
+    dialect_of,
+    outdated,
+)
 from unjam.stores.ledger.housekeeping import Housekeeping
 from unjam.stores.ledger.judging import Judging
 from unjam.stores.ledger.opening import prepare
@@ -121,6 +128,11 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
         opened = await asyncio.to_thread(work)
         await opened._doubt_silence()
         return opened
+
+    @property
+    def newer(self) -> str:
+        version = self._writer.newer or self._keeper.newer
+        return outdated(version).detail if version else ""
 
     async def close(self) -> None:
         """What is in line is still committed."""
@@ -264,7 +276,7 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
     ) -> set[str]:
         """Blocking, from a plain thread; on a connection of its own. Raises DependencyDown."""
         told = (worker, tokens, progress, rss_bytes)
-        op = Op(lambda tx: claims.renew(tx, *told), builtins.list(tokens))
+        op = Op(lambda tx: claims.renew(tx, *told), builtins.list(tokens), parting=True)
         with self._keeping:
             try:
                 self._keeper.run(lambda: [op])
@@ -276,15 +288,16 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
         return op.result
 
     async def report(self, progress: Progress) -> None:
-        await self._committer.submit(lambda tx: claims.report(tx, progress), [progress.document_id])
+        ids = [progress.document_id]
+        await self._committer.submit(lambda tx: claims.report(tx, progress), ids, parting=True)
 
     async def settle(self, claim: Claim, outcome: Outcome) -> Settled:
         return await self._committer.submit(
-            lambda tx: claims.settle(tx, claim, outcome), [claim.document_id]
+            lambda tx: claims.settle(tx, claim, outcome), [claim.document_id], parting=True
         )
 
     async def retire(self, worker_id: str) -> None:
-        await self._committer.submit(lambda tx: upkeep.retire(tx, worker_id))
+        await self._committer.submit(lambda tx: upkeep.retire(tx, worker_id), parting=True)
 
     # -- the reconciler's questions ----------------------------------------------------------
     async def wake(self, limit: int = 500) -> builtins.list[Ticket]:

@@ -143,7 +143,7 @@ class IncidentLedger:
             query = sa.update(_r).where(_r.c.id == request_id, _r.c.done_at.is_(None))
             tx.execute(query.values(done_at=tx.now, outcome=outcome[:500]))
 
-        await self._committer.submit(work)
+        await self._committer.submit(work, parting=True)
 
     async def remedy(self, request_id: int) -> RemedyRequest:
         return await self._read(reads.request, request_id)

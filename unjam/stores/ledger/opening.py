@@ -83,6 +83,9 @@ def _bring_up(engine: Engine, dialect: Sqlite | Postgres) -> None:
     with engine.begin() as conn:
         dialect.lock(conn, _OPEN_LOCK)
         if _version(conn) != schema.HEAD:
+            if isinstance(dialect, Postgres):  # an index over many documents takes its time
+                for bound in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                    conn.exec_driver_sql(f"SET LOCAL {bound} = 0")
             upgrade(conn)
 
 

@@ -40,7 +40,9 @@ class Tx:
         self.conn = conn
         self.dialect = dialect
         self.suspect_lane = lane
-        self.now, self.lease_now = dialect.clock(conn)
+        self.now, self.lease_now, version = dialect.moment(conn)
+        self.newer = version if version > schema.HEAD else ""
+        """The ledger's version, when a newer program has migrated it."""
         self.changes = 0  # grows with each change noted; a failed operation must leave it alone
         self._pins = pins
         self._rows: dict[str, Row | None] = {}
