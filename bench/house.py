@@ -30,6 +30,8 @@ from unjam.testing.openai_process import FakeOpenAI
 MODEL = "bench-embedding"
 """Not one of OpenAI's, whose dimensions are known: unjam would refuse another."""
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+REST_WAIT_S, REST_LOOK_S, REST_SHARE = 20.0, 1.0, 0.15
+"""A system is at rest when it took no more than this share of a core for a second."""
 
 ROLES = (
     ("unjam api", "API"),
@@ -172,7 +174,7 @@ def house(
     endpoint: FakeOpenAI | None = None,
 ) -> Iterator[House]:
     """``unjam up`` with its shipped defaults, but for the endpoint (one of its own, unless given)
-    and *settings*."""
+    and *settings*; ready and at rest."""
     OUT.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended
     folder = Path(tempfile.mkdtemp(prefix="unjam-bench-"))
@@ -200,7 +202,9 @@ def house(
             )  # fmt: skip
         try:
             _wait_ready(env["UNJAM_URL"], up)
-            yield House(env["UNJAM_URL"], up.pid, folder / "data", env, fake)
+            ours = House(env["UNJAM_URL"], up.pid, folder / "data", env, fake)
+            _wait_rest(ours)
+            yield ours
         finally:
             _stop(up)
             shutil.rmtree(folder, ignore_errors=True)
@@ -214,6 +218,19 @@ def _wait_ready(url: str, up: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.1)
     raise RuntimeError(f"unjam up did not become ready; see {OUT / 'unjam-up.log'}")
+
+
+def _wait_rest(ours: House) -> None:
+    """Until it has begun: it serves while its spare worker and parsers still import. Rivals have
+    imported before they are timed, too."""
+    until = time.monotonic() + REST_WAIT_S
+    before = sum(ours.cpu_s().values())
+    while time.monotonic() < until:
+        time.sleep(REST_LOOK_S)
+        now = sum(ours.cpu_s().values())
+        if now - before < REST_SHARE * REST_LOOK_S:
+            return
+        before = now
 
 
 def _stop(up: subprocess.Popen[bytes]) -> None:

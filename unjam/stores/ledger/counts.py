@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from unjam.stores import schema
+from unjam.stores.ledger import upserts
 from unjam.stores.ledger.dialect import Dialect
 
 Counts = Mapping[tuple[str, str], float]
@@ -42,8 +43,4 @@ def add(
     conn: Connection, dialect: Dialect, table: sa.Table, rows: Sequence[Mapping[str, Any]]
 ) -> None:
     """INSERT, or add every column but the key to what the row holds already."""
-    insert = dialect.insert(table)
-    key = [c.name for c in table.primary_key.columns]
-    grown = {c.name: c + insert.excluded[c.name] for c in table.columns if c.name not in key}
-    statement = insert.on_conflict_do_update(index_elements=key, set_=grown)
-    conn.execute(statement, list(rows))
+    conn.execute(upserts.grow(dialect.name, table), list(rows))

@@ -57,10 +57,6 @@ class Dialect(Protocol):
         only those that are not locked already (SKIP LOCKED)."""
         ...
 
-    def insert(self, table: sa.Table) -> Any:
-        """An INSERT that knows ON CONFLICT."""
-        ...
-
 
 class Sqlite:
     name = "sqlite"
@@ -119,11 +115,6 @@ class Sqlite:
         self, select: sa.Select[Any], order: sa.ColumnElement[Any], *, free: bool = False
     ) -> sa.Select[Any]:
         return select
-
-    def insert(self, table: sa.Table) -> Any:
-        from sqlalchemy.dialects.sqlite import insert
-
-        return insert(table)
 
 
 class Postgres:
@@ -185,11 +176,6 @@ class Postgres:
         self, select: sa.Select[Any], order: sa.ColumnElement[Any], *, free: bool = False
     ) -> sa.Select[Any]:
         return select.order_by(order).with_for_update(skip_locked=free)
-
-    def insert(self, table: sa.Table) -> Any:
-        from sqlalchemy.dialects.postgresql import insert
-
-        return insert(table)
 
 
 def _hosts(url: URL) -> tuple[str, ...]:

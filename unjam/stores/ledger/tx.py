@@ -20,6 +20,7 @@ from unjam.core.errors import NotFound
 from unjam.core.events import EventKind
 from unjam.core.lease import CLEANUP_AGAIN_S
 from unjam.stores import schema
+from unjam.stores.ledger import upserts
 from unjam.stores.ledger.counts import write_counts
 from unjam.stores.ledger.dialect import Dialect
 from unjam.stores.ledger.doubt import EVENTS_LOCK, Mark
@@ -29,6 +30,10 @@ _d = schema.documents
 _columns = [_d.c[name] for name in FIELDS]
 _by_ids = sa.select(*_columns).where(_d.c.id.in_(sa.bindparam("ids", expanding=True)))
 _insert = sa.insert(_d)
+_insert_acceptances = sa.insert(schema.acceptances)
+_insert_generations = sa.insert(schema.generations)
+_insert_cleanups = sa.insert(schema.cleanups)
+_insert_events = sa.insert(schema.events)
 _update = sa.update(_d).where(_d.c.id == sa.bindparam("key"))
 CHUNK = 500
 
@@ -279,13 +284,7 @@ class Tx:
     ) -> None:
         """INSERT … ON CONFLICT (primary key) DO UPDATE the named columns, or nothing."""
         self.changes += 1
-        insert = self.dialect.insert(table)
-        key = [c.name for c in table.primary_key.columns]
-        if update:
-            changed = {name: insert.excluded[name] for name in update}
-            statement = insert.on_conflict_do_update(index_elements=key, set_=changed)
-        else:
-            statement = insert.on_conflict_do_nothing(index_elements=key)
+        statement = upserts.upsert(self.dialect.name, table, tuple(update))
         self.conn.execute(statement, list(rows))
 
     def flush(self) -> None:
@@ -308,13 +307,13 @@ class Tx:
         """Write all that is left; the caller commits."""
         self.flush()
         if self._acceptances:
-            self.conn.execute(sa.insert(schema.acceptances), self._acceptances)
+            self.conn.execute(_insert_acceptances, self._acceptances)
         if self._generations:
-            self.conn.execute(sa.insert(schema.generations), self._generations)
+            self.conn.execute(_insert_generations, self._generations)
         if self._flips:
             self.conn.execute(_flip_generation, self._flips)
         if self._cleanups:
-            self.conn.execute(sa.insert(schema.cleanups), self._cleanups)
+            self.conn.execute(_insert_cleanups, self._cleanups)
         if self._linked:
             rows = [
                 {"content_hash": h, "size_bytes": n, "unreferenced_since": None}
@@ -328,7 +327,7 @@ class Tx:
             # reader who remembers the last number it saw misses none.
             self.dialect.lock(self.conn, EVENTS_LOCK)
         if self._events:
-            self.conn.execute(sa.insert(schema.events), self._events)
+            self.conn.execute(_insert_events, self._events)
         if self._counts:
             write_counts(self.conn, self.dialect, self._counts, self.now)
 
