@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,7 +86,7 @@ def fill(url: str, admin_url: str, documents: int) -> None:
             accepted = [{"document_id": r["id"], "at": 0} for r in rows]
             conn.execute(sa.insert(schema.acceptances), accepted)
         pipe = server.pipeline(transaction=False)
-        now = stamp()
+        now = stamp(datetime.now(UTC))
         for r in rows:
             ticket = Ticket(r["id"], 1, PROCESSING, r["size_bytes"])
             job = {

@@ -83,8 +83,8 @@ def chores_of(services: Services) -> list[Chore]:
     settings, ledger = services.settings, services.ledger
     zone = zone_of(settings.timezone)
     return [
-        StatsMirror(ledger, services.queue, zone),
-        CapacityFile(ledger, settings.log_dir / "rag-capacity.csv", zone),
+        StatsMirror(ledger, services.queue, zone, ledger.now),
+        CapacityFile(ledger, settings.log_dir / "rag-capacity.csv", zone, ledger.now),
         Upkeep(ledger),
     ]
 

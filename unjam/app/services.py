@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -192,7 +191,7 @@ async def open_services(settings: Settings, *, role: str) -> Services:
         current_pin=pin,
         max_upload_bytes=settings.max_upload_bytes,
         limits=limits_of(settings),
-        held=partial(_uploads_held, breakers, in_bucket(settings)),
+        held=partial(_uploads_held, breakers, in_bucket(settings), ledger.now),
         met=breakers.met,
     )
     return Services(
@@ -210,14 +209,14 @@ async def open_services(settings: Settings, *, role: str) -> Services:
     )
 
 
-def _uploads_held(breakers: Breakers, in_bucket: bool) -> Breaker | None:
+def _uploads_held(breakers: Breakers, in_bucket: bool, now: Callable[[], float]) -> Breaker | None:
     """Why no upload is begun now. A bucket is away for every host alike, and asking it again takes
     seconds each; of a folder, each host asks its own."""
     if (held := breakers.of(breaker.LEDGER)) is not None:
         return held
     away = breakers.of(breaker.BLOBS) if in_bucket else None
     # No worker and no watchdog runs that would probe it: uploads find out by themselves.
-    unasked = away is not None and time.time() > (away.until or 0.0) + PROBE_OVERDUE_S
+    unasked = away is not None and now() > (away.until or 0.0) + PROBE_OVERDUE_S
     return None if unasked else away
 
 

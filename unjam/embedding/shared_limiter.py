@@ -36,7 +36,8 @@ GROUP = f"{NAMESPACE}:group:"
 """Hash per key group: see ``pace.Pace``. Gone an hour after it was last used."""
 
 MEMBERS = f"{NAMESPACE}:members"
-"""Sorted set: every process that asks for leave, by the time at which it last did."""
+"""Sorted set: every process that asks for leave, by the time at which it last did. Times are those
+of the server's clock."""
 
 BARRED = f"{NAMESPACE}:barred"
 """Hash: id (digest) of a key that the endpoint refuses → ``<until, Unix seconds> <reason>``."""
@@ -136,8 +137,9 @@ class SharedLimiter:
         await self._alone.bar(key_id, code, seconds)
         if self._asked():
             with self._excused():
+                until = await _clock(self._client()) + seconds
                 pipe = self._client().pipeline()
-                pipe.hset(BARRED, key_id, f"{time.time() + seconds:.3f} {code}")
+                pipe.hset(BARRED, key_id, f"{until:.3f} {code}")
                 pipe.expire(BARRED, int(seconds) + 1)
                 await pipe.execute()
 
@@ -215,7 +217,7 @@ class SharedLimiter:
     async def _count_processes(self) -> None:
         if time.monotonic() - self._counted_at < MEMBER_S:
             return
-        now = time.time()
+        now = await _clock(self._client())
         pipe = self._client().pipeline()
         pipe.zadd(MEMBERS, {self._id: now})
         pipe.zremrangebyscore(MEMBERS, "-inf", now - MEMBER_GONE_S)
@@ -295,13 +297,20 @@ async def read_barred(client: Redis) -> dict[str, tuple[str, float]]:
     """Refused keys: id → (waiting reason, seconds left). Raises redis.RedisError."""
     pending: Any = client.hgetall(BARRED)
     rows: dict[bytes, bytes] = await pending
-    now = time.time()
+    now = await _clock(client) if rows else 0.0
     found: dict[str, tuple[str, float]] = {}
     for key_id, value in rows.items():
         until, _, code = value.decode().partition(" ")
         if float(until) > now:
             found[key_id.decode()] = (code, float(until) - now)
     return found
+
+
+async def _clock(client: Redis) -> float:
+    """Unix seconds by the server's clock: those of the hosts may be minutes apart."""
+    pending: Any = client.time()
+    seconds, micros = await pending
+    return float(seconds) + float(micros) / 1e6
 
 
 async def read_outcomes(client: Redis) -> dict[str, int]:

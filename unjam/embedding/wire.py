@@ -51,7 +51,8 @@ def read_vectors(content: bytes, count: int) -> Vectors:
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that the endpoint asks to wait; None when it does not say. *now*: Unix time.
+    """Seconds that the endpoint asks to wait; None when it does not say. *now*: Unix time, where
+    the answer does not say by which clock its date is meant (``date``).
 
     ``retry-after-ms``, then ``retry-after`` (seconds or an HTTP date, RFC 9110 10.2.3), then the
     ``x-ratelimit-reset-*`` of whichever limit is used up.
@@ -59,7 +60,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     for seconds in (
         _number(headers.get("retry-after-ms"), 0.001),
         _number(headers.get("retry-after"), 1.0),
-        _date(headers.get("retry-after"), now),
+        _date(headers.get("retry-after"), now + (_date(headers.get("date"), now) or 0.0)),
         _reset(headers),
     ):
         if seconds is not None:

@@ -102,7 +102,7 @@ class Forecaster:
         return self._last
 
     async def _look(self) -> Forecast:
-        now = time.time()
+        now = self._ledger.now()
         minute = int(now // 60)
         try:
             rows = await self._ledger.completions(minute - LOOK_BACK_MINUTES, minute + 1)
@@ -113,4 +113,4 @@ class Forecaster:
 
     async def eta_s(self, document: Document) -> float | None:
         """As :meth:`Forecast.eta_s`, now."""
-        return (await self.now()).eta_s(document, time.time())
+        return (await self.now()).eta_s(document, self._ledger.now())

@@ -6,7 +6,6 @@ from the first scrape, carry one label at most, and never a worker's name or a d
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -272,7 +271,7 @@ async def render_metrics(ledger: Ledger, queue: Queue, *, extra: Extra | None = 
     lanes_held = lanes if "*" in held else held & set(lanes)
     values["rag_queue_paused"].update(dict.fromkeys(lanes_held, 1.0))
     values["rag_workers_live"].update({k: float(b.workers) for k, b in books.items()})
-    now = time.time()
+    now = ledger.now()
     since = await ledger.in_line_since(list(lanes))
     values["rag_queue_oldest_job_age_seconds"].update(
         {lane: max(0.0, now - at) for lane, at in since.items()}

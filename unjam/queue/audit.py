@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from unjam.core.document import Ticket
 from unjam.queue import keys
@@ -74,7 +74,8 @@ class Audit:
                 return found
             if picture.of_a_long_lane:
                 return found | await self._not_on(picture, lane, known - found)
-        began, moment = time.process_time(), datetime.now(UTC)
+        moment = await self._link.moment()
+        began = time.process_time()
         listed = await self._read(lane)
         good_s = max(FRESH_S, (time.process_time() - began) / SHARE)
         self._pictures[lane] = _Picture(time.monotonic(), listed, moment, good_s)
@@ -151,16 +152,17 @@ class Audit:
         if not mine:
             return set()
 
+        now = await self._link.now()
+
         async def records() -> list[str | int]:
             async with self._link.redis.pipeline(transaction=False) as pipe:
                 for job_id in mine:
                     # A stock worker keeps no time of taking: the first look begins it.
-                    pipe.hsetnx(keys.TAKEN, job_id, f"{time.time():.3f} {lane} ")
+                    pipe.hsetnx(keys.TAKEN, job_id, f"{now:.3f} {lane} ")
                 pipe.hmget(keys.TAKEN, mine)
                 return await pipe.execute()
 
         noted: list[str | None] = (await self._link.call(records))[-1]  # type: ignore[assignment]
-        now = time.time()
         return {i for i, r in zip(mine, noted, strict=True) if r and now - taken_at(r) < STRANDED_S}
 
     def forget(self) -> None:

@@ -45,7 +45,7 @@ class RqBooks(Healing):
 
     async def register_worker(self, name: str, lanes: Sequence[str], pid: int) -> None:
         """List *name* as a worker of *lanes*; it disappears by itself unless it beats."""
-        self._listed[name] = _Listed(tuple(lanes), pid, stamp())
+        self._listed[name] = _Listed(tuple(lanes), pid, stamp(await self._link.moment()))
         await self.beat_worker(name)
 
     async def beat_worker(self, name: str) -> None:
@@ -54,7 +54,8 @@ class RqBooks(Healing):
         Writes the whole entry, so a Redis that lost its data shows the worker again at once.
         """
         me = self._listed[name]
-        now, expiry = stamp(), int(time.time()) + WIP_TTL_S
+        now = stamp(await self._link.moment())
+        expiry = int(await self._link.now()) + WIP_TTL_S
         entry: dict[str, str | int] = {
             "birth": me.birth,
             "last_heartbeat": now,

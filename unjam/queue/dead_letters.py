@@ -40,7 +40,7 @@ class ParkedJobs:
         """
         for some in _chunks(tickets, AT_ONCE):
             names = [keys.QUEUES, *_PLACES]
-            args = [stamp(), DESCRIPTION, PROCESSING]
+            args = [stamp(await self._link.moment()), DESCRIPTION, PROCESSING]
             for ticket in some:
                 names.append(keys.job(ticket.job_id))
                 args += (ticket.document_id, ticket.job_id, encode(ticket, self._function))

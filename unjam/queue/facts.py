@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -24,13 +23,14 @@ async def read_facts(link: RedisLink, lanes: Sequence[str]) -> dict[str, LaneFac
     """Raises DependencyDown."""
     known, suspended, held = await link.call(lambda: _ask(link, _lanes_known))
     names = dict.fromkeys((*DEFAULT_LANES, *lanes, *sorted(map(keys.lane_name, known)), DEAD))
-    answers = await link.call(lambda: _ask(link, _books, list(names)))
+    now = await link.now()
+    answers = await link.call(lambda: _ask(link, _books, list(names), now))
     counts = {name: answers[i * _EACH : (i + 1) * _EACH] for i, name in enumerate(names)}
     serving = {name: sorted(row[-1]) for name, row in counts.items()}
     workers = sorted({worker for some in serving.values() for worker in some})
     places = {name: _places(int(row[0])) for name, row in counts.items()}
     rest = await link.call(lambda: _ask(link, _details, workers, places))
-    live = {w: _is_live(row) for w, row in zip(workers, rest[: len(workers)], strict=True)}
+    live = {w: _is_live(row, now) for w, row in zip(workers, rest[: len(workers)], strict=True)}
     heads = iter(rest[len(workers) :])
     found: dict[str, LaneFacts] = {}
     for name, (count, *registries, _) in counts.items():
@@ -61,10 +61,10 @@ def _lanes_known(pipe: Any) -> None:
 _EACH = 7
 
 
-def _books(pipe: Any, names: Sequence[str]) -> None:
+def _books(pipe: Any, names: Sequence[str], now: float) -> None:
     for name in names:
         pipe.llen(keys.lane(name))
-        pipe.zcount(keys.wip(name), int(time.time()), "+inf")  # an expired entry is nobody's
+        pipe.zcount(keys.wip(name), int(now), "+inf")  # an expired entry is nobody's
         pipe.zcard(keys.failed(name))
         pipe.zcard(keys.scheduled(name))
         pipe.zcard(keys.deferred(name))
@@ -85,7 +85,7 @@ def _details(pipe: Any, workers: Sequence[str], places: Mapping[str, Sequence[in
             pipe.lindex(keys.lane(name), place)
 
 
-def _is_live(row: Sequence[str | None]) -> bool:
+def _is_live(row: Sequence[str | None], now: float) -> bool:
     beat, ours, death = row
     if beat is None or death is not None:
         return False
@@ -95,7 +95,7 @@ def _is_live(row: Sequence[str | None]) -> bool:
         at = datetime.fromisoformat(beat).timestamp()
     except ValueError:
         return False
-    return time.time() - at <= FRESH_S
+    return now - at <= FRESH_S
 
 
 def _documents(job_ids: Sequence[str | None]) -> tuple[str, ...]:

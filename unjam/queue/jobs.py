@@ -11,7 +11,7 @@ import json
 import pickle
 import pickletools
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -46,9 +46,9 @@ def _frame(function: str) -> str:
     return pickletools.optimize(pickle.dumps(call, protocol=0)).decode("ascii")
 
 
-def stamp(moment: datetime | None = None) -> str:
+def stamp(moment: datetime) -> str:
     """A time in RQ's format, UTC."""
-    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def parse_payload(text: str) -> tuple[str, int]:

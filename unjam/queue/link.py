@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +23,8 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 5.0
+CLOCK_S = 30.0
+"""The server's clock is read anew after this long; in between a clock that nobody sets counts."""
 HEALTH_CHECK_S = 15
 """A connection that idled longer is pinged before its next use."""
 
@@ -59,6 +63,7 @@ class RedisLink:
             retry=Retry(NoBackoff(), 0),  # retries are ours, per call
         )
         self._scripts: dict[str, Any] = {}
+        self._clock: tuple[float, float] | None = None  # the server's, and ours at that moment
 
     async def call(self, work: Callable[[], Awaitable[T]], *, again: bool = True) -> T:
         """The result of *work*; tried once more on a broken connection when *again*.
@@ -86,6 +91,18 @@ class RedisLink:
         if script is None:
             script = self._scripts[name] = self.redis.register_script(_source(name))
         return await self.call(lambda: script(keys=list(keys), args=list(args)), again=again)
+
+    async def now(self) -> float:
+        """Unix seconds by the server's clock, which all hosts share: their own may be minutes
+        off."""
+        if self._clock is None or time.monotonic() - self._clock[1] > CLOCK_S:
+            seconds, micros = await self.call(lambda: self.redis.time())
+            self._clock = int(seconds) + int(micros) / 1e6, time.monotonic()
+        return self._clock[0] + time.monotonic() - self._clock[1]
+
+    async def moment(self) -> datetime:
+        """``now`` as RQ's books have it."""
+        return datetime.fromtimestamp(await self.now(), UTC)
 
     def down(self, error: BaseException) -> DependencyDown:
         """*error* as the reason for which documents wait."""

@@ -8,7 +8,6 @@ that take meanwhile find every job once, in one place or the other.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ async def prioritise(ledger: Ledger, queue: Queue, rules: Sequence[Rule]) -> dic
         if priority in fixed:
             await require_served(queue, fixed[priority])
     counts = Counter[str]()
-    now = time.time()
+    now = ledger.now()
     async for part in _in_line(ledger):
         by_lane: dict[str, list[Ticket]] = {}
         for document in part:

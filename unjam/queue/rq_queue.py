@@ -56,7 +56,7 @@ class RqQueue(RqBooks, ParkedJobs):
         """Put each into its lane unless its job exists already; users take turns. Idempotent."""
         for some in chunks(tickets, PUSH_AT_ONCE):
             names = [keys.QUEUES, keys.failed(DEAD), keys.TAKEN, keys.JOBS]
-            args = [stamp(), DESCRIPTION]
+            args = [stamp(await self._link.moment()), DESCRIPTION]
             for ticket in some:
                 lane = ticket.lane or PROCESSING
                 before = Ticket(ticket.document_id, ticket.enqueue_seq - 1).job_id
@@ -119,7 +119,7 @@ class RqQueue(RqBooks, ParkedJobs):
 
     async def keep(self, ticket: Ticket, worker: str) -> None:
         """A stock worker's job is in hand and not claimed yet: good for ``STRANDED_S``."""
-        record = f"{time.time():.3f} {ticket.lane or PROCESSING} {worker}"
+        record = f"{await self._link.now():.3f} {ticket.lane or PROCESSING} {worker}"
         await self._link.call(lambda: self._link.redis.hset(keys.TAKEN, ticket.job_id, record))
 
     async def let_go(self, ticket: Ticket) -> None:
@@ -154,7 +154,9 @@ class RqQueue(RqBooks, ParkedJobs):
             return
         self._hold(worker, {t.job_id: t.lane for t in tickets})
         names = [keys.TAKEN, keys.worker(worker)]
-        args: list[str | int | float] = [worker, stamp(), int(time.time()) + WIP_TTL_S, JOB_TTL_S]
+        now = stamp(await self._link.moment())
+        expiry = int(await self._link.now()) + WIP_TTL_S
+        args: list[str | int | float] = [worker, now, expiry, JOB_TTL_S]
         for ticket in tickets:
             names += _places(ticket.lane, ticket.job_id)
             args += (ticket.job_id, member(ticket.job_id, worker))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unjam.watchdog.detect_clocks import detect_clocks
 from unjam.watchdog.detect_house import detect_house
 from unjam.watchdog.detect_stores import detect_stores
 from unjam.watchdog.detect_work import detect_work
@@ -20,6 +21,7 @@ def detect(facts: Facts, history: History = ()) -> list[Symptom]:
     """
     return [
         *detect_house(facts),
+        *detect_clocks(facts, history),
         *detect_stores(facts, history),
         *detect_workers(facts, history),
         *detect_work(facts, history),

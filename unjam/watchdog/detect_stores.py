@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import pairwise
 
 from unjam.core import breaker
 from unjam.core.breaker import Breaker
@@ -18,10 +17,6 @@ are 2 s apart, so an outage is noticed within 5 s."""
 
 LEAST_INODES = 1024
 """A document takes two files at most; below this the next minutes' uploads may meet ENOSPC."""
-
-JUMP_S = 5.0
-"""Half a lease. NTP slews at most 0.5 ms a second (RFC 5905), 1 ms between two looks."""
-JUMPED_FOR_S = 60.0
 
 WRITE_SLOW_S = 1.0
 """All leases of a process are renewed in one write every 2 s; a commit to a disk takes 1–30 ms."""
@@ -57,7 +52,6 @@ SHOWN_S = 10.0
 def detect_stores(facts: Facts, history: History) -> Iterator[Symptom]:
     yield from _disks(facts, history)
     yield from _ledger(facts, history)
-    yield from _clock(facts, history)
     yield from _redis(facts, history)
     yield from _redis_unsafe(facts, history)
     yield from _chroma(facts, history)
@@ -71,7 +65,7 @@ def held(facts: Facts, name: str) -> Breaker | None:
     return found if found is not None and found.holds else None
 
 
-# -- disks, ledger, clocks ------------------------------------------------------------------
+# -- disks, ledger -------------------------------------------------------------------------
 def is_full(disk: Disk) -> bool:
     if not disk.writable or disk.free_bytes < disk.needed_bytes:
         return True
@@ -146,32 +140,6 @@ def _write_s(facts: Facts) -> float | None:
     """One that came to no end took that long at least; one that was refused tells nothing."""
     ledger = facts.ledger
     return ledger.write_s if ledger.writable or ledger.write_s >= LOOK_S else None
-
-
-def _clock(facts: Facts, history: History) -> Iterator[Symptom]:
-    looks = [f for f in history if apart(f, facts) <= JUMPED_FOR_S] + [facts]
-    for before, after in pairwise(looks):
-        jump = (after.at - before.at) - apart(before, after)
-        if abs(jump) > JUMP_S:
-            yield Symptom(
-                "clock_jump",
-                Saying(
-                    f"This host's clock jumped by {jump:+.0f} s",
-                    f"이 호스트의 시계가 {jump:+.0f}초 바뀌었습니다",
-                ),
-                since=after.at,
-            )
-            return
-    skew = facts.vitals.now - facts.at if facts.vitals else 0.0
-    if abs(skew) > JUMP_S + facts.took_s:
-        yield Symptom(
-            "clock_jump",
-            Saying(
-                f"The ledger's database is {skew:+.0f} s apart from this host",
-                f"원장 데이터베이스와 이 호스트의 시계가 {skew:+.0f}초 다릅니다",
-            ),
-            since=facts.at,
-        )
 
 
 # -- Redis ----------------------------------------------------------------------------------

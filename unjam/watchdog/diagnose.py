@@ -63,7 +63,7 @@ EXPLAINS: Mapping[str, frozenset[str]] = {
     "large_documents_block": frozenset({"unknown_stagnation", "too_much_work"}),
     "user_flood": frozenset({"too_much_work"}),
     "too_much_work": frozenset({"unknown_stagnation"}),
-    "clock_jump": _WORKERS,  # heartbeats are dated by the clock that jumped
+    "clock_jump": _WORKERS,  # heartbeats are dated by the clock that jumped, until the next ones
 }
 """Cause → what is its effect when both are seen. No two causes explain each other."""
 
@@ -77,13 +77,14 @@ def diagnose(symptoms: Sequence[Symptom], facts: Facts) -> list[Diagnosis]:
     for symptom in symptoms:
         found.setdefault((symptom.code, symptom.subject), []).append(symptom)
     present = {code for code, _ in found}
-    explained = {e for code in present for e in EXPLAINS.get(code, ()) if e in present}
+    causing = {s.code for s in symptoms if not s.harmless}
+    explained = {e for code in causing for e in EXPLAINS.get(code, ()) if e in present}
     roots = [
         Diagnosis(
             cause=code,
             subject=subject,
             evidence=tuple(dict.fromkeys(s.evidence for s in some))[:MOST_EVIDENCE],
-            effects=_effects(code, present),
+            effects=_effects(code, present) if code in causing else (),
             since=min((s.since or facts.at) for s in some),
         )
         for (code, subject), some in found.items()

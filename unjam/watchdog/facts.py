@@ -30,7 +30,8 @@ starved host looks like.)"""
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of the house. *alive*: seen on this host; None: elsewhere."""
+    """A process of the house. *alive*: seen on this host, or kept by a supervisor of another one
+    that did not see it end; None: elsewhere."""
 
     ref: WorkerRef
     age_s: float  # of its last heartbeat
@@ -152,7 +153,8 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One look. *at* is Unix seconds of the host that looked, *took_s* how long the look took.
+    """One look. *at* is Unix seconds by the ledger's clock, which all hosts share; *clock* those
+    of the host that looked, where they are others. *took_s*: how long the look took.
 
     *version* is the program's own; *one_off* tells a single look (``unjam doctor``) from the
     rounds of a watchdog, which have a history to compare with.
@@ -178,6 +180,7 @@ class Facts:
     large_bytes: int = 10_485_760
     parse_wall_s: float = 600.0
     one_off: bool = False
+    clock: float | None = None
     trouble: Mapping[str, str] = field(default_factory=dict[str, str])
     """Probe → why it told nothing."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,7 +86,8 @@ class RedisProbe:
     async def _rest(self) -> tuple[RedisFacts, Mapping[str, Any]]:
         info, *notes = await self._link.call(self._ask)
         lanes = await read_facts(self._link, DEFAULT_LANES)
-        noted = {"outcomes": notes[3], "barred": notes[4], "spent": notes[5]}
+        noted: dict[str, Any] = {"outcomes": notes[3], "barred": notes[4], "spent": notes[5]}
+        noted["now"] = _seconds(notes[6])
         return replace(_facts(info, notes), lanes=lanes), noted
 
     async def _ask(self) -> list[Any]:
@@ -98,6 +99,7 @@ class RedisProbe:
             pipe.hgetall(OUTCOMES)
             pipe.hgetall(BARRED)
             pipe.hget(SPENT, "ok")
+            pipe.time()
             answers = await pipe.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, RedisError):
@@ -109,6 +111,11 @@ class RedisProbe:
             self._beat.cancel()
             await asyncio.gather(self._beat, return_exceptions=True)
         await self._link.close()
+
+
+def _seconds(told: Sequence[Any]) -> float:
+    """Of what TIME answers: the server's clock, by which keys are barred."""
+    return int(told[0]) + int(told[1]) / 1e6
 
 
 def _facts(info: Mapping[str, Any], notes: list[Any]) -> RedisFacts:
@@ -143,7 +150,7 @@ def embedding_facts(settings: Settings, notes: Mapping[str, Any], shown_url: str
     the outcomes."""
     if settings.uses_local_model:
         return EmbeddingFacts(local=True)
-    now = time.time()
+    now = float(notes.get("now", 0.0))
     barred: dict[str, tuple[str, float]] = {}
     for key_id, noted in notes.get("barred", {}).items():
         until, _, code = str(noted).partition(" ")

@@ -146,7 +146,7 @@ class Recovery:
         self._memory, steps = judge.step(self._memory, (), diagnoses, now)
         for step in steps:
             if step.kind == "open" and step.diagnosis.key not in self._unwritten:
-                self._unwritten[step.diagnosis.key] = step.diagnosis, time.time()
+                self._unwritten[step.diagnosis.key] = step.diagnosis, now
                 words.incident_unwritten(step.diagnosis.cause)
 
     async def _settle(

@@ -13,10 +13,11 @@ from unjam import __version__
 from unjam.core.breaker import paused_lanes
 from unjam.core.errors import DependencyDown, UnjamError
 from unjam.core.ports import VectorStore, WorkerRef
-from unjam.core.vitals import Patient, Standing
+from unjam.core.vitals import Patient, Standing, Vitals
 from unjam.queue.lanes import DEAD, DEFAULT_LANES
 from unjam.settings import Settings
 from unjam.watchdog.facts import (
+    BEAT_LATE_S,
     HISTORY_S,
     LOOK_S,
     PATIENCE_S,
@@ -31,6 +32,13 @@ from unjam.watchdog.probes_host import Folder, disk_facts, host_facts, process_s
 from unjam.watchdog.probes_redis import RedisProbe, embedding_facts
 
 T = TypeVar("T")
+
+VOUCHED_S = 45.0
+"""A supervisor speaks for a worker that has been silent for so long at most: how it ended would be
+known for a minute (``core.vitals.Vitals.ended``), and then nobody could tell."""
+
+SKEW_S = 1.0
+"""Less is the time that it takes to ask."""
 
 
 class Looking(Protocol):
@@ -76,6 +84,7 @@ class Snapshot:
         self._redis = RedisProbe(url, places.shown(url)) if url else None
         self._before: deque[Facts] = deque()
         self._last: Facts | None = None
+        self._skew_s = 0.0  # what the ledger's clock is ahead of this host's
 
     @property
     def history(self) -> History:
@@ -88,7 +97,7 @@ class Snapshot:
         *wrote_s*: what a write to the ledger took just before. Where writers wait for a turn, the
         look's own follows on that one's heels, and would tell nothing.
         """
-        at, began = time.time(), time.monotonic()
+        clock, began = time.time(), time.monotonic()
         trouble: dict[str, str] = {}
         (redis, notes), ledger, chroma, host, disks = await asyncio.gather(
             self._look_at_redis(),
@@ -100,15 +109,20 @@ class Snapshot:
         sample = await self._sample(redis, trouble)
         settings, knobs = self._at.settings, self._at.knobs()
         processes = ledger.vitals.processes if ledger.vitals else ()
+        took_s = time.monotonic() - began
+        if ledger.vitals is not None:  # while it is away the clocks are as far apart as they were
+            skew_s = ledger.vitals.now - clock
+            self._skew_s = skew_s if abs(skew_s) > SKEW_S + took_s else 0.0
         facts = Facts(
-            at=at,
-            took_s=time.monotonic() - began,
+            at=clock + self._skew_s,
+            clock=clock,
+            took_s=took_s,
             host=host,
             ledger=ledger,
             redis=redis,
             chroma=chroma,
             embedding=embedding_facts(settings, notes, self._at.shown(settings.openai_base_url)),
-            processes=tuple(self._process(ref, age) for ref, age in processes),
+            processes=tuple(self._process(ref, age, ledger.vitals) for ref, age in processes),
             disks=disks,
             sample=sample,
             paused_lanes=tuple(
@@ -123,8 +137,10 @@ class Snapshot:
         self._remember(facts)
         return facts
 
-    def _process(self, ref: WorkerRef, age_s: float) -> Process:
+    def _process(self, ref: WorkerRef, age_s: float, vitals: Vitals | None) -> Process:
         alive = self._at.is_alive(ref)
+        if alive is None and vitals is not None and _vouched(ref, age_s, vitals):
+            return Process(ref, age_s, True)
         return Process(ref, age_s, alive, process_state(ref.pid) if alive else "")
 
     def _remember(self, facts: Facts) -> None:
@@ -190,6 +206,25 @@ class Snapshot:
         if detail:
             trouble["sample"] = detail
         return tuple(found or ())
+
+
+def _vouched(ref: WorkerRef, age_s: float, vitals: Vitals) -> bool:
+    """Whether a supervisor on its own host reports, began before it, and did not see it end: then
+    it lives, and whoever keeps it can restart it."""
+    if ref.kind != "worker" or age_s > VOUCHED_S or ref.id in vitals.ended:
+        return False
+    keepers = [
+        other
+        for other, silent_s in vitals.processes
+        if other.kind == "supervisor" and other.host == ref.host and silent_s < BEAT_LATE_S
+    ]
+    return any(_started(keeper) <= _started(ref) for keeper in keepers)
+
+
+def _started(ref: WorkerRef) -> int:
+    """Clock ticks since its host booted, as its id ends with them."""
+    ticks = ref.id.rpartition(".")[2]
+    return int(ticks) if ticks.isdecimal() else 0
 
 
 async def _timed(work: Awaitable[T], within_s: float = LOOK_S) -> tuple[T | None, float, str]:

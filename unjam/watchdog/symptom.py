@@ -14,13 +14,15 @@ from unjam.watchdog.facts import Facts, History
 class Symptom:
     """Something that is not as it should be. *code* is the cause that it speaks for.
 
-    *since*: Unix seconds of its first sign.
+    *since*: Unix seconds of its first sign. *harmless*: it brings nothing about, though its cause
+    otherwise may.
     """
 
     code: str
     evidence: Saying
     subject: str = ""
     since: float = 0.0
+    harmless: bool = False
 
 
 Bad = Callable[[Facts], bool]

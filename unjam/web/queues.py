@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from unjam.core.breaker import paused_lanes
@@ -24,7 +23,7 @@ async def queue_list(house: House) -> list[dict[str, Any]]:
     names = [name for name in dict.fromkeys((*LANES, *sorted(facts))) if name != DEAD_LETTERS]
     since = await house.ledger.in_line_since(names)
     paused = paused_lanes(await house.ledger.dependency_states())
-    now = time.time()
+    now = house.ledger.now()
     return [
         {
             "name": name,

@@ -80,6 +80,7 @@ def test_silent_about_lanes_that_nobody_serves_or_that_stand() -> None:
 async def test_one_look_a_second_serves_everybody_and_redis_away_is_silence() -> None:
     class Ledger:
         looks = 0
+        now = staticmethod(time.time)
 
         async def completions(self, first: int, end: int) -> list[Completed]:
             self.looks += 1

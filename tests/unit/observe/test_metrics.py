@@ -64,6 +64,7 @@ class StandingLedger:
         self.queued: dict[str, OneDocument] = {}
         self.running: dict[State, list[OneDocument]] = {}
         self.missing = 0
+        self.now = time.time
 
     async def counters(self) -> dict[tuple[str, str], float]:
         return self.counts

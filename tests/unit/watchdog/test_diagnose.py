@@ -170,6 +170,20 @@ def test_a_clock_that_jumps_is_noticed_and_nothing_else() -> None:
     assert [d.cause for d in found(looks[:-2] + jumped)] == ["clock_jump"]
 
 
+def test_a_standing_difference_of_clocks_hides_nothing_and_a_new_one_what_it_brings_about() -> None:
+    """A watchdog on a host whose clock is minutes off must still see that no worker is left."""
+
+    wrong = [replace(f, clock=f.at - 300) for f in rounds(n=20)]
+    assert [d.cause for d in found([*wrong[:10], *map(nobody, wrong[10:])])] == [
+        "clock_jump",
+        "workers_none",
+    ]
+    looks = rounds(n=20)
+    leapt = [vitals(f, now=f.at + 300) for f in looks[10:]]
+    leapt = [replace(nobody(f), clock=f.at) for f in leapt]
+    assert [d.cause for d in found(looks[:10] + leapt)] == ["clock_jump"]
+
+
 # -- workers --------------------------------------------------------------------------------
 def _dying(f: Facts, *, codes: dict[str, int] | None = None) -> Facts:
     """One worker died six seconds ago, one three, one now."""

@@ -25,6 +25,11 @@ class Ledger(
     id: str
     """UUID made with the ledger; tells one house from another."""
 
+    def now(self) -> float:
+        """Unix seconds by the ledger's clock (its database's), as the times in it are: this host's
+        own clock may be minutes off. As the last write or the opening saw it; nothing is asked."""
+        ...
+
     @property
     def newer(self) -> str:
         """In words, that a newer program has migrated the ledger since it was opened; else "".

@@ -92,6 +92,7 @@ class Writer:
         self._mark: Mark | None = None  # of the transaction whose COMMIT is under way
         self.last_failure = float("-inf")  # time.monotonic()
         self.newer = ""  # see ``Tx``
+        self.clock = (0.0, float("-inf"))  # the database's, and time.monotonic() at that moment
 
     def run(self, ops: Callable[[], Sequence[Op[Any]]]) -> Sequence[Op[Any]]:
         """Run the operations that *ops* yields once the gate is open; each knows its end."""
@@ -134,7 +135,7 @@ class Writer:
             self._conn = self._engine.connect()
         with self._conn.begin() as transaction:
             tx = Tx(self._conn, self._dialect, self._pins, self._lane)
-            self.newer = tx.newer
+            self.newer, self.clock = tx.newer, (tx.now, time.monotonic())
             tx.load(i for op in group for i in op.ids)
             for op in group:
                 before = tx.changes

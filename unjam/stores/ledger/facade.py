@@ -55,14 +55,7 @@ from unjam.stores.ledger import (
 from unjam.stores.ledger.backup import backup
 from unjam.stores.ledger.book import DeadLetterBook
 from unjam.stores.ledger.commit import PATIENCE_S, Committer, Op, Writer
-from unjam.stores.ledger.dialect import (
-    READERS,
-    Postgres,
-    Sqlite,
-    as_down,
-    dialect_of,
-    outdated,
-)
+from unjam.stores.ledger.dialect import READERS, Postgres, Sqlite, as_down, dialect_of
 from unjam.stores.ledger.housekeeping import Housekeeping
 from unjam.stores.ledger.judging import Judging
 from unjam.stores.ledger.opening import prepare
@@ -127,12 +120,8 @@ class SqlLedger(DeadLetterBook, Housekeeping, VectorAuditLedger, deaths.DeathBoo
 
         opened = await asyncio.to_thread(work)
         await opened._doubt_silence()
+        opened._writer.clock = await opened._read(opened._look_at_clock)
         return opened
-
-    @property
-    def newer(self) -> str:
-        version = self._writer.newer or self._keeper.newer
-        return outdated(version).detail if version else ""
 
     async def close(self) -> None:
         """What is in line is still committed."""

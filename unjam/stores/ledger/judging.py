@@ -6,12 +6,15 @@ import builtins
 import time
 from collections.abc import Callable, Sequence
 
+from sqlalchemy import Connection
+
 from unjam.core.document import Ticket
 from unjam.core.lease import LEASE_S
 from unjam.core.ports import WorkerRef
 from unjam.stores.gate_guard import Freed, Guard
 from unjam.stores.ledger import deaths
 from unjam.stores.ledger.commit import DOUBT_S, Committer, Writer
+from unjam.stores.ledger.dialect import Postgres, Sqlite, outdated
 from unjam.stores.ledger.people import write_audit
 from unjam.stores.ledger.tx import Tx
 
@@ -26,6 +29,7 @@ class Judging:
     _writer: Writer
     _keeper: Writer
     _guard: Guard
+    _dialect: Sqlite | Postgres
 
     async def processes(self) -> builtins.list[tuple[WorkerRef, float]]:
         raise AssertionError("the ledger brings its own")
@@ -62,6 +66,20 @@ class Judging:
             self._asleep_s, self._resumed = asleep_s, time.monotonic()
         trouble = max(self._writer.last_failure, self._keeper.last_failure, self._resumed)
         return time.monotonic() - trouble > LEASE_S
+
+    def now(self) -> float:
+        if isinstance(self._dialect, Sqlite):
+            return time.time()
+        at, seen = max(self._writer.clock, self._keeper.clock, key=lambda pair: pair[1])
+        return at + time.monotonic() - seen
+
+    def _look_at_clock(self, conn: Connection) -> tuple[float, float]:
+        return self._dialect.clock(conn)[0], time.monotonic()
+
+    @property
+    def newer(self) -> str:
+        version = self._writer.newer or self._keeper.newer
+        return outdated(version).detail if version else ""
 
     def in_the_way(self) -> str:
         """Who sits in the gate while this process waits there, in words; empty: nobody known."""
