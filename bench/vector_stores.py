@@ -2,6 +2,7 @@
 
     python -m bench.vector_stores [--vectors 100000] [--queries 300] [--stores chroma,lancedb,pgvector]
     python -m bench.vector_stores --stores qdrant+http://127.0.0.1:6333    (or any other URL)
+    python -m bench.vector_stores --stores qdrant-local
 
 Each is filled through the adapter as a worker does it, one writer, 300 rows a call, every id
 confirmed before the next; then asked for the 36 nearest, which is what a search for 5 asks for,
@@ -145,10 +146,22 @@ def size_mb(folder: Path) -> float:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
 
 
+def opened(name: str, url: str) -> VectorStore:
+    """``qdrant-local``: Qdrant's client without its server, a search through every vector in
+    Python. It shows what our side of it costs, and nothing of the server."""
+    if name != "qdrant-local":
+        return open_vectors(url)
+    from qdrant_client import AsyncQdrantClient
+
+    from unjam.stores.vectors_qdrant import QdrantVectors
+
+    return QdrantVectors(name, client=AsyncQdrantClient(":memory:"))
+
+
 async def measure(
     name: str, url: str, folder: Path, vectors: Floats, questions: Floats
 ) -> dict[str, Any]:
-    store = open_vectors(url)
+    store = opened(name, url)
     try:
         before = cpu_s(folder)
         took = await fill(store, vectors)
