@@ -21,6 +21,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fixtures.clocks import WRONG_S, clock_off_by
+from tests.fixtures.release import next_release
 from tests.fixtures.sentinel import Watched
 from unjam.core.document import State
 from unjam.testing.hosted_servers import CHROMA, LEDGER, REDIS
@@ -225,6 +227,91 @@ async def test_a_host_loses_one_server_at_a_time(folder: Path, switch: Switch) -
         await judged(hosts, uploads)
         assert await scratched(hosts, uploads) == []
         assert uploads.unkind() == []
+
+
+async def test_a_newer_release_takes_over_host_by_host(folder: Path, switch: Switch) -> None:
+    """It migrates the ledger under the others: these drain and send uploads on, until their turn
+    comes."""
+    newer = next_release(folder)
+    async with Hosts(folder, switch, 2) as hosts:
+        uploads = uploads_to(hosts)
+        done = asyncio.Event()
+        load = asyncio.create_task(uploads.send(100_000, texts(5), PER_S / 2, done))
+        for name, host in hosts.hosts.items():
+            await more_taken(uploads)
+            assert await hosts.stop(name) == 0
+            host.extra = newer
+            hosts.start(name)
+            await hosts.ready(name)
+            if name == "h1":
+                told = await drained(hosts, "h2")
+                print(f"h2: {told}")
+        await more_taken(uploads)
+        done.set()
+        await load
+        await judged(hosts, uploads)
+        assert await scratched(hosts, uploads) == []
+        assert uploads.unkind() == []
+        assert any(a.what == "ledger_newer" for a in uploads.answers)
+
+
+async def drained(hosts: Hosts, name: str) -> list[str]:
+    """Nobody there works any more, and its API says why, within ten seconds: its reasons."""
+    ledger = hosts.services.ledger
+    url = f"{hosts.hosts[name].url}/readyz"
+
+    async def codes() -> list[str]:
+        beats = [p for p, age in await ledger.processes() if age < 4.0 and p.kind == "worker"]
+        if any(p.host.startswith(f"{name}-") for p in beats):
+            return ["a worker beats"]
+        async with httpx.AsyncClient(timeout=5.0) as http:
+            return [reason["code"] for reason in (await http.get(url)).json()["reasons"]]
+
+    return await until(
+        f"{name} has drained", codes, lambda c: "ledger_newer" in c, deadline_s=30, every_s=0.2
+    )
+
+
+async def test_clocks_are_wrong_and_a_worker_hangs_on_another_host(
+    folder: Path, switch: Switch
+) -> None:
+    """One host is five minutes ahead, one behind. Whoever leads asks the other's supervisor."""
+    off = {"h1": clock_off_by(WRONG_S), "h2": clock_off_by(-WRONG_S)}
+    async with Hosts(folder, switch, 2, own=off) as hosts:
+        uploads = uploads_to(hosts)
+        load = asyncio.create_task(uploads.send(DOCUMENTS, texts(6), PER_S / 2))
+        await taken(uploads, 0.2)
+        leader = await hosts.leader("recovery")
+        other = next(name for name in hosts.hosts if name != leader)
+        before = await worker_on(hosts, other)
+        pid = hosts.pid_of(other, "rq worker rag_processing (unjam worker 1)")
+        began = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+
+        async def another() -> str:
+            return await worker_on(hosts, other)
+
+        after = await until(
+            "it is replaced", another, lambda w: w not in ("", before), deadline_s=60
+        )
+        asked = await asyncio.to_thread(
+            hosts.servers.asked,
+            "SELECT host || ' ' || process_id || ' ' || outcome FROM remedies"
+            " WHERE action = 'restart' AND done_at IS NOT NULL ORDER BY id LIMIT 1",
+        )
+        print(f"led from {leader}: {before} was replaced after {time.monotonic() - began:.1f} s")
+        assert asked == f"{before.rsplit('.', 2)[0]} {before} done"
+        assert after.startswith(f"{other}-")
+        await load
+        await judged(hosts, uploads)
+        assert uploads.unkind() == []
+
+
+async def worker_on(hosts: Hosts, name: str) -> str:
+    """The worker that beats on host *name*; "": none does."""
+    beats = await hosts.services.ledger.processes()
+    mine = [p.id for p, age in beats if p.kind == "worker" and age < 4.0]
+    return next((i for i in mine if i.startswith(f"{name}-")), "")
 
 
 async def searchable(hosts: Hosts) -> int:

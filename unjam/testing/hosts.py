@@ -9,6 +9,7 @@ a folder that all share.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Literal, LiteralString
 
 import httpx
 
@@ -73,7 +75,7 @@ class Hosts:
     """``async with Hosts(folder, switch) as hosts``: all hosts are ready; nothing of them outlives
     the block.
 
-    *workers*: of each host; *extra*: variables of all hosts.
+    *workers*: of each host; *extra*: variables of all hosts; *own*: of single ones, by name.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class Hosts:
     count: int = 3
     workers: int = 1
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     hosts: dict[str, Host] = field(default_factory=dict[str, Host])
     _closing: AsyncExitStack = field(default_factory=AsyncExitStack)
     _services: Services | None = None
@@ -97,6 +100,7 @@ class Hosts:
             for n in range(1, self.count + 1):
                 host = Host(f"h{n}", self.switch.address(FIRST + n - 1), self.folder / f"h{n}")
                 host.folder.mkdir(parents=True)
+                host.extra = self.own.get(host.name, {})
                 self.switch.join(host.name, FIRST + n - 1)
                 self.hosts[host.name] = host
             own = Settings(**self.environment(self.folder / "watching"))  # type: ignore[arg-type]
@@ -209,6 +213,19 @@ class Hosts:
         if inside:
             raise RuntimeError(f"processes {inside} of {name} outlived it")
 
+    def pid_of(self, name: str, title: str) -> int:
+        """Of the process *title* on host *name*, as this machine counts.
+
+        Raises:
+            ProcessLookupError: none has this title.
+        """
+        for pid in self.switch.processes(name):
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if line.startswith(title):
+                    return pid
+        raise ProcessLookupError(f"nobody on {name} is {title!r}")
+
     def cut(self, name: str) -> None:
         """Pull its cable out; whoever waits for an answer waits on."""
         self.switch.cut(name)
@@ -234,11 +251,10 @@ class Hosts:
         self.start(name)
         await self.ready(name)
 
-    async def leader(self) -> str:
+    async def leader(self, role: Literal["watchdog", "recovery"] = "watchdog") -> str:
         """The host whose watchdog leads now; "": none."""
-        id_ = await asyncio.to_thread(
-            self.servers.asked, "SELECT holder FROM leaders WHERE role = 'watchdog'"
-        )
+        query: LiteralString = "SELECT holder FROM leaders WHERE role = '" + role + "'"
+        id_ = await asyncio.to_thread(self.servers.asked, query)
         return next((name for name in self.hosts if id_.startswith(f"{name}-")), "")
 
     def urls(self, names: Sequence[str] = ()) -> list[str]:
