@@ -25,9 +25,8 @@ from bench.house import house
 from bench.report import median, table, write_json
 from unjam.core.chunk import Chunk, chunk_id
 from unjam.core.ports import ChunkRow
-from unjam.pipeline.store import ROWS_PER_UPSERT
 from unjam.stores.chroma_rows import encode_upsert
-from unjam.stores.vectors_chroma import CONFIGURATION
+from unjam.stores.vectors_chroma import CONFIGURATION, ROWS_PER_REQUEST
 
 DIMENSION = 384
 GOAL = 1 / 1.25
@@ -101,7 +100,7 @@ def main() -> int:
         for _ in range(options.repeat):
             took_s, chunks, used = system(str(folder), options.latency_ms)
             ours.append(chunks / took_s)
-            requests = bodies(options.files, chunks, ROWS_PER_UPSERT)
+            requests = bodies(options.files, chunks, ROWS_PER_REQUEST)
             wall_s, cpu = wall(requests)
             alone.append(chunks / wall_s)
             chroma_ms.append((used["Chroma"] / chunks * 1e3, cpu / chunks * 1e3))
