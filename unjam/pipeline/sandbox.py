@@ -138,16 +138,16 @@ class SandboxParser:
     async def _together(self, jobs: Sequence[ParseJob]) -> Sequence[Result | None]:
         """Small texts that wait at the same time share one child, one after the other.
 
-        None: it ended before this one's turn was over; the job then gets a child of its own, so
-        that whoever is to blame is alone.
+        None: it ended before this one's turn was over, or failed at it; the job then gets a child
+        of its own, so that whoever is to blame is alone, and no memory of earlier ones counts.
         """
         results: list[Result | None] = []
         if len(jobs) > 1:
             child = await self._text_reader()
             try:
                 async for result in child.results(jobs):
-                    results.append(result)
-                if len(results) == len(jobs) and not self._closed:
+                    results.append(None if isinstance(result, DocumentFailed) else result)
+                if len(results) == len(jobs) and None not in results and not self._closed:
                     self._reader = child
             except (DocumentFailed, Interrupted):
                 pass

@@ -110,6 +110,27 @@ async def test_their_child_stays_for_the_next_ones_until_it_has_read_enough(
             await asyncio.sleep(0.01)
 
 
+async def test_a_text_that_fails_in_it_is_read_again_alone_and_ends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UNJAM_TESTING", "1")
+    parser = SandboxParser()
+    jobs = [replace(job(path), memory_bytes=64 * MIB) for path in texts(tmp_path, 4)]
+    jobs[1].path.write_text("memory")
+    jobs[1] = replace(jobs[1], media_type=FAULT)
+    try:
+        await parser.warm_up(jobs[0].tokenizer)
+        ends = await asyncio.gather(*(parsed(parser, one) for one in jobs), return_exceptions=True)
+        assert [n for n, end in enumerate(ends) if isinstance(end, BaseException)] == [1]
+        assert isinstance(ends[1], DocumentFailed)
+        assert ends[1].code == "parser_memory"
+        async with asyncio.timeout(10):
+            while children_of(parser):
+                await asyncio.sleep(0.01)
+    finally:
+        await parser.close()
+
+
 async def test_a_child_that_was_killed_while_it_waited_is_replaced(
     parser: SandboxParser, tmp_path: Path
 ) -> None:
