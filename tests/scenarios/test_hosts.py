@@ -23,12 +23,14 @@ import pytest
 
 from tests.fixtures.clocks import WRONG_S, clock_off_by
 from tests.fixtures.release import next_release
+from tests.fixtures.s3 import S3Server
 from tests.fixtures.sentinel import Watched
+from tests.fixtures.tls import behind_tls, make_certificate
 from unjam.core.document import State
 from unjam.testing.hosted_servers import CHROMA, LEDGER, REDIS
 from unjam.testing.hosts import TOKEN, Hosts
 from unjam.testing.storm import make_text
-from unjam.testing.switch import Switch, hindrance
+from unjam.testing.switch import OURS, Switch, hindrance
 from unjam.testing.uploads import Uploads
 from unjam.testing.verdict import Verdict, judge
 from unjam.testing.wait import until
@@ -305,6 +307,37 @@ async def test_clocks_are_wrong_and_a_worker_hangs_on_another_host(
         await load
         await judged(hosts, uploads)
         assert uploads.unkind() == []
+
+
+async def test_originals_in_a_bucket_and_redis_over_tls(
+    folder: Path, switch: Switch, s3_server: S3Server
+) -> None:
+    """A host is killed: what it took in lies in the bucket, and the other goes on with it."""
+    ours = switch.address(OURS)
+    (folder / "tls").mkdir()
+    certificate = make_certificate(folder / "tls", ours)
+    authority = certificate / "ca.pem"
+    async with (
+        behind_tls(
+            6379, certificate, server_address=switch.address(REDIS), address=ours
+        ) as redis_port,
+        behind_tls(s3_server.port, certificate, address=ours) as s3_port,
+    ):
+        bucket = s3_server.url().replace(s3_server.endpoint, f"https://{ours}:{s3_port}")
+        extra = {
+            "RAG_REDIS_URL": f"rediss://{ours}:{redis_port}/5?ssl_ca_certs={authority}",
+            "RAG_STORAGE_URL": f"{bucket}&ca={authority}",
+        }
+        async with Hosts(folder, switch, 2, extra=extra) as hosts:
+            uploads = uploads_to(hosts)
+            load = asyncio.create_task(uploads.send(DOCUMENTS, texts(7), PER_S / 2))
+            await taken(uploads, 0.5)
+            hosts.kill("h1")
+            await load
+            await judged(hosts, uploads)
+            assert uploads.unkind() == []
+        kept = [f for f in s3_server.objects(bucket).rglob("*") if f.is_file()]
+        assert len(kept) >= DOCUMENTS
 
 
 async def worker_on(hosts: Hosts, name: str) -> str:
