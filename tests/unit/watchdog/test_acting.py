@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from unjam.core.ports import WorkerRef
 from unjam.queue.memory import MemoryQueue
 from unjam.queue.repair import RedisRepair
 from unjam.stores.ledger import SqlLedger
+from unjam.testing.wait import until
 from unjam.watchdog.acting import Case, Hands, Servers
 from unjam.watchdog.facts import (
     ChromaFacts,
@@ -165,3 +168,22 @@ async def test_a_supervisor_restarts_only_units_that_were_named(
     assert await asked("worker", "h.1.1") == "gone"
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls == ["systemctl restart redis.service", "docker restart chromadb"]
+
+
+async def test_only_workers_of_an_older_release_are_drained_whoever_leads(
+    ledger: SqlLedger, tmp_path: Path
+) -> None:
+    """The leader may itself be the older one: it must not restart those that are ahead of it."""
+    refs = [
+        WorkerRef(f"{host}.{n}.1", host, n, version, kind)
+        for host, version in (("a", "0.9.0"), ("b", "0.10.0"))
+        for n, kind in ((1, "supervisor"), (2, "worker"))
+    ]
+    case = await case_of(ledger, "version_mismatch", *(Process(ref, 1.0, None) for ref in refs))
+    case = replace(case, facts=replace(case.facts, version="0.9.0"))
+    told = asyncio.create_task(hands_of(ledger, tmp_path, {}).carry_out("drain_old_workers", case))
+    asked = await until("the older host is asked", lambda: ledger.remedies_asked("a"))
+    assert [request.process_id for request in asked] == ["a.2.1"]
+    await ledger.answer_remedy(asked[0].id, "done")
+    assert (await told).outcome == "done"
+    assert await ledger.remedies_asked("b") == []
