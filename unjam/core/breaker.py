@@ -40,7 +40,7 @@ OF_REASON: Mapping[str, str] = {
     "embedding_dimension_changed": EMBEDDING,
     "vector_store_down": CHROMA,
 }
-"""Waiting reason → whose trouble it is."""
+"""Waiting reason, or error of a program that may not write → whose trouble it is."""
 
 PLAINLY: Mapping[str, str] = {
     LEDGER: "ledger_unwritable",
