@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from unjam.pipeline.formats.flow import Flow
 from unjam.pipeline.formats.package import Package, drive, elements
-from unjam.pipeline.sections import BLOCK_CHARS, HeadingPath, Section, TableWriter
+from unjam.pipeline.sections import Section
 
 _HEADING_NAME = re.compile(r"(?:heading|제목|개요)\s*(\d)", re.IGNORECASE)
 _MAIN = "word/document.xml"
@@ -56,102 +57,55 @@ def _heading_styles(package: Package, main: str) -> dict[str, int]:
     return levels
 
 
-class _Body:
-    """Collects runs into paragraphs, paragraphs into sections, cells into table rows."""
+class _Body(Flow):
+    """Collects runs into paragraphs."""
 
     def __init__(self, levels: dict[str, int]) -> None:
-        self.out: list[Section] = []
-        self.path = HeadingPath()
-        self.levels = levels
-        self.paragraphs: list[tuple[list[str], list[int]]] = []  # open ones: a text box nests
-        self.in_text = False
-        self.in_run = 0
-        self.skipped = 0  # depth inside mc:Fallback, which repeats its mc:Choice
-        self.tables = 0
-        self.table: TableWriter | None = None
-        self.row: list[str] = []
-        self.cell: list[str] = []
-        self.body: list[str] = []
-        self.chars = 0
+        super().__init__()
+        self._levels = levels
+        self._open: list[tuple[list[str], list[int]]] = []  # paragraphs: a text box nests
+        self._in_text = False
+        self._in_run = 0
+        self._skipped = 0  # depth inside mc:Fallback, which repeats its mc:Choice
 
     def start(self, tag: str, attrs: dict[str, str]) -> None:
-        if self.skipped or tag == "Fallback":
-            self.skipped += 1
+        if self._skipped or tag == "Fallback":
+            self._skipped += 1
             return
         if tag == "p":
-            self.paragraphs.append(([], []))
+            self._open.append(([], []))
         elif tag == "r":
-            self.in_run += 1
+            self._in_run += 1
         elif tag == "t":
-            self.in_text = True
-        elif tag in ("tab", "br", "cr", "noBreakHyphen") and self.in_run and self.paragraphs:
+            self._in_text = True
+        elif tag in ("tab", "br", "cr", "noBreakHyphen") and self._in_run and self._open:
             mark = {"tab": "\t", "noBreakHyphen": "-"}.get(tag, "\n")
-            self.paragraphs[-1][0].append(mark)
-        elif tag == "pStyle" and self.paragraphs:
-            level = self.levels.get(attrs.get("val", ""))
+            self._open[-1][0].append(mark)
+        elif tag == "pStyle" and self._open:
+            level = self._levels.get(attrs.get("val", ""))
             if level is not None:
-                self.paragraphs[-1][1].append(level)
-        elif tag == "outlineLvl" and self.paragraphs and attrs.get("val", "9") < "9":
-            self.paragraphs[-1][1].append(int(attrs["val"]) + 1)
-        elif tag == "tbl":
-            self._open_table()
-        elif tag == "tr" and self.tables == 1:
-            self.row = []
-        elif tag == "tc" and self.tables == 1:
-            self.cell = []
+                self._open[-1][1].append(level)
+        elif tag == "outlineLvl" and self._open and attrs.get("val", "9") < "9":
+            self._open[-1][1].append(int(attrs["val"]) + 1)
+        else:
+            self.begin(tag)
 
     def end(self, tag: str) -> None:
-        if self.skipped:
-            self.skipped -= 1
+        if self._skipped:
+            self._skipped -= 1
             return
         if tag == "t":
-            self.in_text = False
+            self._in_text = False
         elif tag == "r":
-            self.in_run -= 1
-        elif tag == "p" and self.paragraphs:
-            self._paragraph()
-        elif tag == "tc" and self.tables == 1:
-            self.row.append(" ".join(self.cell))
-        elif tag == "tr" and self.tables == 1 and self.table is not None:
-            self.out.extend(self.table.row(self.row))
-        elif tag == "tbl":
-            self.tables -= 1
-            if self.tables == 0 and self.table is not None:
-                self.out.extend(self.table.close())
-                self.table = None
+            self._in_run -= 1
+        elif tag == "p" and self._open:
+            runs, levels = self._open.pop()
+            self.paragraph(runs, levels[-1] if levels else None)
         elif tag in ("body", "footnotes", "endnotes"):
-            self._flush()
+            self.flush()
+        else:
+            self.finish(tag)
 
     def data(self, text: str) -> None:
-        if self.in_text and not self.skipped and self.paragraphs:
-            self.paragraphs[-1][0].append(text)
-
-    def _open_table(self) -> None:
-        self.tables += 1
-        if self.tables == 1:
-            self._flush()
-            self.table = TableWriter(section=self.path.path)
-
-    def _paragraph(self) -> None:
-        runs, levels = self.paragraphs.pop()
-        text = "".join(runs).strip("\n")
-        if not text.strip():
-            return
-        if self.table is not None:
-            self.cell.append(text)
-        elif levels:
-            self._flush()
-            # Level 0 is the document's title: everything stands below it.
-            path = self.path.push(levels[-1], text)
-            self.out.append(Section(f"{text}\n\n", section=path, kind="heading"))
-        else:
-            self.body.append(text + "\n\n")
-            self.chars += len(text) + 2
-            if self.chars >= BLOCK_CHARS:
-                self._flush()
-
-    def _flush(self) -> None:
-        if self.body:
-            self.out.append(Section("".join(self.body), section=self.path.path))
-            self.body = []
-            self.chars = 0
+        if self._in_text and not self._skipped and self._open:
+            self._open[-1][0].append(text)

@@ -11,8 +11,9 @@ from pathlib import Path
 import olefile
 
 from unjam.core.errors import DocumentRejected
+from unjam.pipeline.formats.flow import Flow
 from unjam.pipeline.formats.package import Package, drive, elements
-from unjam.pipeline.sections import BLOCK_CHARS, HeadingPath, Section, TableWriter
+from unjam.pipeline.sections import BLOCK_CHARS, Section
 
 _SECTION_PART = re.compile(r"Contents/section(\d+)\.xml")
 _OUTLINE = re.compile(r"(?:개요|제목|outline|heading)\s*(\d)", re.IGNORECASE)
@@ -113,87 +114,46 @@ def _heading_styles(package: Package) -> dict[str, int]:
     return levels
 
 
-class _Body:
+class _Body(Flow):
     """Paragraphs nest: a table stands inside the run of a paragraph."""
 
     def __init__(self, levels: dict[str, int]) -> None:
-        self.out: list[Section] = []
-        self.path = HeadingPath()
-        self.levels = levels
-        self.open: list[tuple[list[str], int]] = []
-        self.in_text = 0
-        self.tables = 0
-        self.table: TableWriter | None = None
-        self.row: list[str] = []
-        self.cell: list[str] = []
-        self.body: list[str] = []
-        self.chars = 0
+        super().__init__()
+        self._levels = levels
+        self._open: list[tuple[list[str], int]] = []
+        self._in_text = 0
 
     def start(self, tag: str, attrs: dict[str, str]) -> None:
         if tag == "p":
-            style = self.levels.get(f"s{attrs.get('styleIDRef')}", 0)
-            level = style or self.levels.get(f"p{attrs.get('paraPrIDRef')}", 0)
-            self.open.append(([], level))
+            style = self._levels.get(f"s{attrs.get('styleIDRef')}", 0)
+            level = style or self._levels.get(f"p{attrs.get('paraPrIDRef')}", 0)
+            self._open.append(([], level))
         elif tag == "t":
-            self.in_text += 1
-        elif tag in ("tab", "lineBreak", "nbSpace", "fwSpace", "hyphen") and self.in_text:
+            self._in_text += 1
+        elif tag in ("tab", "lineBreak", "nbSpace", "fwSpace", "hyphen") and self._in_text:
             self.data({"tab": "\t", "lineBreak": "\n", "hyphen": "-"}.get(tag, " "))
-        elif tag == "tbl":
-            self.tables += 1
-            if self.tables == 1:
+        else:
+            if tag == "tbl" and not self.in_table:
                 self._outer_text()
-                self._flush()
-                self.table = TableWriter(section=self.path.path)
-        elif tag == "tr" and self.tables == 1:
-            self.row = []
-        elif tag == "tc" and self.tables == 1:
-            self.cell = []
+            self.begin(tag)
 
     def end(self, tag: str) -> None:
         if tag == "t":
-            self.in_text -= 1
-        elif tag == "p" and self.open:
-            self._paragraph(*self.open.pop())
-        elif tag == "tc" and self.tables == 1:
-            self.row.append(" ".join(self.cell))
-        elif tag == "tr" and self.tables == 1 and self.table is not None:
-            self.out.extend(self.table.row(self.row))
-        elif tag == "tbl":
-            self.tables -= 1
-            if self.tables == 0 and self.table is not None:
-                self.out.extend(self.table.close())
-                self.table = None
+            self._in_text -= 1
+        elif tag == "p" and self._open:
+            runs, level = self._open.pop()
+            self.paragraph(runs, level or None)
         elif tag == "sec":
-            self._flush()
+            self.flush()
+        else:
+            self.finish(tag)
 
     def data(self, text: str) -> None:
-        if self.in_text and self.open:
-            self.open[-1][0].append(text)
+        if self._in_text and self._open:
+            self._open[-1][0].append(text)
 
     def _outer_text(self) -> None:
         """What the paragraphs around a table hold so far comes before it."""
-        for runs, level in self.open:
-            self._paragraph(list(runs), level)
+        for runs, level in self._open:
+            self.paragraph(list(runs), level or None)
             runs.clear()
-
-    def _paragraph(self, runs: list[str], level: int) -> None:
-        text = "".join(runs).strip("\n")
-        if not text.strip():
-            return
-        if self.table is not None:
-            self.cell.append(text)
-        elif level:
-            self._flush()
-            path = self.path.push(level, text)
-            self.out.append(Section(f"{text}\n\n", section=path, kind="heading"))
-        else:
-            self.body.append(text + "\n\n")
-            self.chars += len(text) + 2
-            if self.chars >= BLOCK_CHARS:
-                self._flush()
-
-    def _flush(self) -> None:
-        if self.body:
-            self.out.append(Section("".join(self.body), section=self.path.path))
-            self.body = []
-            self.chars = 0
