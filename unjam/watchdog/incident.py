@@ -84,6 +84,7 @@ def step(
         confirm: looks that a cause must be seen in; 1 for a person who asks now.
     """
     known = {i.key: i for i in open_ones}
+    memory = {key: _not_after(now, sign) for key, sign in memory.items()}
     signs = {key: sign for key, sign in memory.items() if now - sign.last_at <= FORGET_S}
     signs |= {key: memory[key] for key in known if key in memory}
     seen: set[Key] = set()
@@ -108,6 +109,13 @@ def step(
             steps.append(Step("close", sign.diagnosis, incident))
             del signs[key]
     return signs, steps
+
+
+def _not_after(now: float, sign: Sign) -> Sign:
+    """A clock that was set back must not keep an incident open until it is as late again."""
+    if sign.last_at <= now:
+        return sign
+    return replace(sign, first_at=min(sign.first_at, now), last_at=now)
 
 
 def _seen_again(before: Sign | None, found: Diagnosis, now: float) -> Sign:

@@ -105,6 +105,15 @@ def test_a_cause_must_be_gone_for_a_while() -> None:
     assert house.look(17.0) == ["close"]
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_open() -> None:
+    house = House()
+    for at in (10.0, 11.0, 102.0):
+        house.look(at, DOWN)
+    assert house.look(13.0) == []
+    assert house.look(16.0) == []
+    assert house.look(17.0) == ["close"]
+
+
 def test_a_hundred_flaps_are_one_incident_that_stays_open_longer() -> None:
     house, at = House(), 0.0
     changes = 0
