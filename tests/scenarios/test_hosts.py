@@ -285,7 +285,7 @@ async def test_clocks_are_wrong_and_a_worker_hangs_on_another_host(
         await taken(uploads, 0.2)
         leader = await hosts.leader("recovery")
         other = next(name for name in hosts.hosts if name != leader)
-        before = await worker_on(hosts, other)
+        before = await until("its worker is known", lambda: worker_on(hosts, other))
         pid = hosts.pid_of(other, "rq worker rag_processing (unjam worker 1)")
         began = time.monotonic()
         os.kill(pid, signal.SIGSTOP)
