@@ -24,6 +24,7 @@ from typing import Any
 
 from bench.queueing import Result, Station, Visit, simulate
 from bench.report import OUT, table, write_json
+from unjam.worker.worker import WorkerOptions
 
 CHECKED = OUT / "simulate_check.json"
 DAY_S = 86_400.0
@@ -95,7 +96,8 @@ def one_machine(costs: Costs, workers: int, cores: float, documents: int) -> Res
         Visit("vector store"),
         Visit("ledger", 3),
     ]
-    return simulate(stations, {"host": cores}, route, documents=documents, in_flight=50)
+    in_flight = min(50, WorkerOptions(()).in_flight * workers)
+    return simulate(stations, {"host": cores}, route, documents=documents, in_flight=in_flight)
 
 
 # -- many hosts --------------------------------------------------------------------------------
