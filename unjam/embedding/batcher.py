@@ -63,8 +63,7 @@ class Batcher:
 
     A full request leaves at once, and so does any other when no text is expected; else it lingers
     while texts keep coming: a moment when none is in flight, or up to half of what an answer takes.
-    A caller that is cancelled takes
-    only its own unsent texts away.
+    A caller that is cancelled takes only its own unsent texts away.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,8 +12,8 @@ _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @cache
-def upsert(dialect: str, table: sa.Table, update: Sequence[str]) -> sa.Executable:
-    """Insert, or update the columns of the tuple *update*, or (if it is empty) do nothing."""
+def upsert(dialect: str, table: sa.Table, update: tuple[str, ...]) -> sa.Executable:
+    """Insert, or update the columns *update*, or (if it is empty) do nothing."""
     insert: Any = _INSERTS[dialect](table)
     if not update:
         return insert.on_conflict_do_nothing(index_elements=_key(table))
