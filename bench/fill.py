@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import httpx
-import numpy as np
 import sqlalchemy as sa
 
 from bench.corpus import text_of
@@ -20,13 +19,14 @@ from unjam.stores import schema
 from unjam.stores.ledger import SqlLedger
 from unjam.stores.ledger.dialect import dialect_of
 from unjam.stores.vectors_chroma import ChromaVectors
+from unjam.testing.fake_vectors import MAKERS
 
 BLOCK = 2_000
 CHUNK_BYTES = 800
 
 
 def fill_store(ours: House, documents: int, chunks_each: int, first: int = 0) -> float:
-    """Adds so many searchable documents with random vectors; the seconds it took.
+    """Adds so many searchable documents with vectors of the endpoint's kind; the seconds it took.
 
     One document goes the ordinary way before, so that collection and pin are as the system makes
     them.
@@ -56,7 +56,6 @@ def document_id(number: int) -> str:
 
 async def _fill_blocks(ours: House, pin: Pin, numbers: range, chunks_each: int) -> None:
     """Ledger right after Chroma: the watchdog removes chunks of documents that nobody knows."""
-    dice = np.random.default_rng(numbers.start)
     dimension = pin.fingerprint.dimension or 384
     vectors = ChromaVectors(ours.chroma_url)
     pool = [text_of(n, CHUNK_BYTES) for n in range(50)]
@@ -67,8 +66,7 @@ async def _fill_blocks(ours: House, pin: Pin, numbers: range, chunks_each: int) 
             rows = [
                 _chunk(n, i, pool[(n + i) % len(pool)]) for n in some for i in range(chunks_each)
             ]
-            block = dice.standard_normal((len(rows), dimension)).astype(np.float32)
-            block /= np.linalg.norm(block, axis=1, keepdims=True)
+            block = MAKERS[ours.endpoint_mode]([row.id for row in rows], dimension)
             await vectors.upsert(pin.fingerprint.collection, rows, block)
             await asyncio.to_thread(_fill_ledger, ours.ledger_url, pin, some, chunks_each)
     finally:

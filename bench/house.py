@@ -79,6 +79,7 @@ class House:
     data_dir: Path
     env: Mapping[str, str]
     fake: FakeOpenAI
+    endpoint_mode: str
 
     @property
     def chroma_url(self) -> str:
@@ -174,6 +175,7 @@ def house(
     dimension: int = 384,
     settings: Mapping[str, str] | None = None,
     endpoint: FakeOpenAI | None = None,
+    endpoint_mode: str = "latent",
 ) -> Iterator[House]:
     """``unjam up`` with its shipped defaults, but for the endpoint (one of its own, unless given)
     and *settings*; ready and at rest."""
@@ -183,7 +185,7 @@ def house(
     port = free_port()
     with contextlib.ExitStack() as stack:
         fake = endpoint or stack.enter_context(
-            FakeOpenAI(latency_ms=latency_ms, dimension=dimension)
+            FakeOpenAI(latency_ms=latency_ms, dimension=dimension, mode=endpoint_mode)
         )
         env = clean_env(
             {
@@ -204,7 +206,7 @@ def house(
             )  # fmt: skip
         try:
             _wait_ready(env["UNJAM_URL"], up)
-            ours = House(env["UNJAM_URL"], up.pid, folder / "data", env, fake)
+            ours = House(env["UNJAM_URL"], up.pid, folder / "data", env, fake, endpoint_mode)
             _wait_rest(ours)
             yield ours
         finally:

@@ -131,8 +131,14 @@ def main() -> int:
     ask.add_argument("--vectors", type=int, default=100_000)
     ask.add_argument("--rate", type=float, default=50.0, help="uploads a second")
     ask.add_argument("--latency-ms", type=float, default=0.0, help="the endpoint's")
+    ask.add_argument(
+        "--directions",
+        choices=("latent", "hash"),
+        default="latent",
+        help="of the vectors: as near each other as a model's, or all unrelated",
+    )
     options = ask.parse_args()
-    with house(latency_ms=options.latency_ms) as ours:
+    with house(latency_ms=options.latency_ms, endpoint_mode=options.directions) as ours:
         took_s = fill_store(ours, options.vectors // CHUNKS_EACH, CHUNKS_EACH)
         print(f"{options.vectors:,} vectors stored in {took_s:.0f} s", file=sys.stderr, flush=True)
         idle = phases(ours, options, "idle", lambda _: contextlib.nullcontext())

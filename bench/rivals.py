@@ -182,7 +182,7 @@ def run_leg(name: str, leg: Leg, terms: Terms, corpus: Corpus) -> Run:
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         chroma_server(Path(folder) / "chroma") as (chroma_url, pid),
-        FakeOpenAI(latency_ms=terms.latency_ms, dimension=terms.dimension) as fake,
+        FakeOpenAI(latency_ms=terms.latency_ms, dimension=terms.dimension, mode="latent") as fake,
     ):
         before = children_cpu_s()
         wall_s = leg(Bed(terms, corpus, fake, chroma_url))

@@ -24,7 +24,7 @@ from typing import Any
 
 from bench.queueing import Result, Station, Visit, simulate
 from bench.report import OUT, table, write_json
-from unjam.worker.worker import WorkerOptions
+from unjam.worker.worker import room_of
 
 CHECKED = OUT / "simulate_check.json"
 DAY_S = 86_400.0
@@ -96,7 +96,7 @@ def one_machine(costs: Costs, workers: int, cores: float, documents: int) -> Res
         Visit("vector store"),
         Visit("ledger", 3),
     ]
-    in_flight = min(50, WorkerOptions(()).in_flight * workers)
+    in_flight = min(50, room_of(50) * workers)
     return simulate(stations, {"host": cores}, route, documents=documents, in_flight=in_flight)
 
 

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import httpx
-import numpy as np
 
 from bench.chroma_wall import ROOT, chroma_server, cpu_s
 from bench.corpus import GIANT_BYTES, make_corpus, text_of
@@ -27,6 +26,7 @@ from unjam.core.chunk import Chunk, chunk_id
 from unjam.core.ports import ChunkRow
 from unjam.stores.chroma_rows import encode_upsert
 from unjam.stores.vectors_chroma import CONFIGURATION, ROWS_PER_REQUEST
+from unjam.testing.fake_vectors import latent_vectors
 
 DIMENSION = 384
 GOAL = 1 / 1.25
@@ -47,7 +47,7 @@ def system(folder: str, latency_ms: float) -> tuple[float, int, dict[str, float]
 
 def bodies(files: int, chunks: int, rows_each: int) -> list[bytes]:
     """As many chunks of the same texts, encoded as the system encodes them."""
-    dice, each = np.random.default_rng(7), max(1, chunks // files)
+    each = max(1, chunks // files)
     rows: list[ChunkRow] = []
     for number in range(files):
         text = text_of(number, GIANT_BYTES)
@@ -60,8 +60,7 @@ def bodies(files: int, chunks: int, rows_each: int) -> list[bytes]:
     out: list[bytes] = []
     for start in range(0, len(rows), rows_each):
         some = rows[start : start + rows_each]
-        vectors = dice.standard_normal((len(some), DIMENSION)).astype(np.float32)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = latent_vectors([row.id for row in some], DIMENSION)
         out.append(encode_upsert(some, vectors, base64_vectors=True))
     return out
 

@@ -77,10 +77,10 @@ class Batcher:
         too_large: TooLarge = lambda _: None,
         expected: Callable[[], bool] = lambda: True,
     ) -> None:
-        """*keep* has the vectors before any caller; *in_flight*: most requests at a time;
-        *latency_s*: what an answer takes; *too_large* hears of batches that had to be halved
-        although none of their texts was refused; *expected*: whether further texts may come soon
-        (``look`` when that has changed)."""
+        """*keep* has the vectors before any caller; *in_flight*: most requests at a time, each
+        until its vectors are kept; *latency_s*: what an answer takes; *too_large* hears of batches
+        that had to be halved although none of their texts was refused; *expected*: whether further
+        texts may come soon (``look`` when that has changed)."""
         self._embed = embed
         self._keep = keep
         self._size = size
@@ -238,13 +238,12 @@ class Batcher:
         failure: Exception = DependencyDown("Embedding is closing", code="embedding_down")
         answers: Sequence[Answer] = [failure] * len(batch)
         try:
-            try:
-                answers = await isolate(self._embed, texts, self._too_large)
-            finally:
-                self._in_flight -= 1
-                self._pump_soon()
+            answers = await isolate(self._embed, texts, self._too_large)
             await self._keep(_vectors(dict(zip(texts, answers, strict=True))))
         finally:
+            # Only now: what a death may cost is what the requests in flight paid for.
+            self._in_flight -= 1
+            self._pump_soon()
             for item, answer in zip(batch, answers, strict=True):
                 self._resolve(item, answer)
 

@@ -6,12 +6,18 @@ import hashlib
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+
+LATENT = 28
+"""Dimensions of what ``latent_vectors`` spreads. The local intrinsic dimension of 2,000 such points
+(maximum likelihood over 50 neighbours, Levina & Bickel 2004) is 18, as that of the local model's
+vectors of 2,000 real chunks in English and Korean; that of unrelated directions is 92."""
 
 _WORD = re.compile(r"\w+")
 
@@ -22,6 +28,17 @@ def hash_vectors(texts: Sequence[str], dimension: int) -> Floats:
     vectors = np.frombuffer(raw, np.int8).reshape(len(texts), dimension).astype(np.float32)
     vectors += 0.5  # no component is zero, so no vector is
     return _unit(vectors)
+
+
+def latent_vectors(texts: Sequence[str], dimension: int) -> Floats:
+    """Like ``hash_vectors``, but all within few dimensions, as near each other as a model's are:
+    unrelated directions are the worst that an index of neighbours can meet."""
+    return _unit(hash_vectors(texts, LATENT) @ _plane(dimension))
+
+
+@cache
+def _plane(dimension: int) -> Floats:
+    return np.random.default_rng(LATENT).standard_normal((LATENT, dimension)).astype(np.float32)
 
 
 def bag_vectors(texts: Sequence[str], dimension: int) -> Floats:
@@ -48,3 +65,10 @@ def _features(text: str) -> list[str]:
 
 def _unit(vectors: Floats) -> Floats:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+MAKERS: Mapping[str, Callable[[Sequence[str], int], Floats]] = {
+    "hash": hash_vectors,
+    "bag": bag_vectors,
+    "latent": latent_vectors,
+}

@@ -31,7 +31,7 @@ import numpy as np
 import orjson
 
 from unjam.testing.fake_http import Request, Response, serve
-from unjam.testing.fake_vectors import bag_vectors, hash_vectors
+from unjam.testing.fake_vectors import MAKERS
 
 DIMENSIONS = {
     "text-embedding-3-small": 1536,
@@ -47,7 +47,7 @@ class Behaviour:
     """What the endpoint does; every field may be changed while it runs."""
 
     latency_ms: float = 0.0
-    mode: Literal["hash", "bag"] = "hash"
+    mode: Literal["hash", "bag", "latent"] = "hash"  # see ``fake_vectors``
     dimension: int = 0  # 0: the model's own, 256 for names it does not know
     fault: str = ""
     next_faults: list[str] = field(default_factory=list[str])
@@ -289,8 +289,7 @@ class FakeEndpoint:
         dimension = int(body.get("dimensions") or dimension)
         if fault == "wrong_dimension":
             dimension += 1
-        make = bag_vectors if behaviour.mode == "bag" else hash_vectors
-        vectors = make(texts, dimension)
+        vectors = MAKERS[behaviour.mode](texts, dimension)
         if fault == "nan":
             vectors[-1, 0] = np.nan
         if fault == "bad_count":
@@ -349,7 +348,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: a free one, printed")
     parser.add_argument("--latency-ms", type=float, default=0.0)
-    parser.add_argument("--mode", choices=("hash", "bag"), default="hash")
+    parser.add_argument("--mode", choices=sorted(MAKERS), default="hash")
     parser.add_argument("--dimension", type=int, default=0)
     parser.add_argument("--exit-on-eof", action="store_true", help="end when stdin closes")
     options = parser.parse_args()

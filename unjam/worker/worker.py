@@ -28,6 +28,9 @@ from unjam.worker.task import Ended, QueueBooks, process, ticket_of
 TAKE_AT_ONCE = 32
 """Jobs a round trip: beyond this the ledger's group commit gains nothing (measured there)."""
 
+LEAST_IN_FLIGHT, MOST_IN_FLIGHT = 32, 128
+"""Documents of one process: half of what the whole system may have in flight, within these."""
+
 IDLE_WAIT_S = 1.0
 PAUSE_S = 0.5
 """Between tries while queue or ledger are away."""
@@ -46,8 +49,12 @@ process no further slot."""
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     lanes: Sequence[str]
-    in_flight: int = 32  # documents of this process; the whole system's cap is a live knob
     drain_s: float = 20.0
+
+
+def room_of(max_concurrent: int) -> int:
+    """Documents that one process may have in flight while the whole system may have so many."""
+    return min(MOST_IN_FLIGHT, max(LEAST_IN_FLIGHT, max_concurrent // 2))
 
 
 class Worker:
@@ -92,7 +99,7 @@ class Worker:
     @property
     def _room(self) -> int:
         """Documents that may begin now."""
-        room = self._pressure.allow(self._options.in_flight) - len(self._tasks)
+        room = self._pressure.allow(room_of(self._max_concurrent())) - len(self._tasks)
         if self._ceiling is not None:
             more = CROWDED_TRY if time.monotonic() >= self._crowded_until else 0
             room = min(room, self._ceiling + more - len(self._tasks))

@@ -17,7 +17,7 @@ from unjam.settings import Settings
 from unjam.web.auth import HostNames
 from unjam.web.house import Binding
 from unjam.web.server import GRACE_S
-from unjam.worker.worker import WorkerOptions
+from unjam.worker.worker import LEAST_IN_FLIGHT
 
 helm = pytest.importorskip(
     "helm_python", reason="helm-python-sdk is not installed (development lock: Linux on x86_64)"
@@ -227,8 +227,8 @@ def test_the_settings_take_what_the_pods_get(
 
 
 def test_all_workers_together_may_hold_what_they_have_room_for() -> None:
-    room = WorkerOptions(lanes=()).in_flight
-    assert one("large", "ConfigMap")["data"]["RAG_MAX_CONCURRENT_JOBS"] == str(40 * room)
+    together = str(40 * LEAST_IN_FLIGHT)
+    assert one("large", "ConfigMap")["data"]["RAG_MAX_CONCURRENT_JOBS"] == together
     assert "replicas" not in one("large", "Deployment", "-worker")["spec"]
 
 

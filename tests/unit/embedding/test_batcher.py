@@ -148,6 +148,24 @@ async def test_vectors_are_kept_before_the_caller_has_them():
     assert sorted(endpoint.kept) == sorted(answer)
 
 
+async def test_a_request_is_in_flight_until_its_vectors_are_kept():
+    """Or a death would cost more requests than may be in flight: answered, and not yet kept."""
+    endpoint, keep = Endpoint(), asyncio.Event()
+
+    async def slowly(vectors: Mapping[str, Vectors]) -> None:
+        await keep.wait()
+        await endpoint.keep(vectors)
+
+    batcher = Batcher(endpoint.embed, slowly, size=lambda: 1, in_flight=lambda: 2)
+    task = asyncio.create_task(batcher.embed(["a", "b", "c"]))
+    await endpoint.until(2)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert endpoint.requests == [["a"], ["b"]]
+    keep.set()
+    assert len(await task) == 3
+
+
 async def test_one_refused_text_fails_alone():
     endpoint = Endpoint()
     endpoint.refused = {"bad"}

@@ -45,6 +45,19 @@ def test_bags_of_words_find_the_right_text(fake_openai: FakeOpenAI):
     assert list(np.argmax(queries @ found.T, axis=1)) == [0, 2]
 
 
+def test_latent_vectors_are_near_each_other_as_a_models_are(fake_openai: FakeOpenAI):
+    def near(mode: str) -> float:
+        """The mean cosine of a text and its nearest among 200."""
+        fake_openai.control(mode=mode)
+        rows = vectors(ask(fake_openai, [f"text {n}" for n in range(200)]))
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+        alike = rows @ rows.T - 2 * np.eye(len(rows))
+        return float(alike.max(axis=1).mean())
+
+    assert near("hash") < 0.15
+    assert near("latent") > 0.4
+
+
 def test_the_limit_is_the_projects(fake_openai: FakeOpenAI):
     fake_openai.control(requests_per_minute=2, window_s=3600)
     codes = [ask(fake_openai, "x").status_code for _ in range(3)]

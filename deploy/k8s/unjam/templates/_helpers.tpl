@@ -82,7 +82,7 @@ file:///originals
 {{- end -}}
 {{- end }}
 
-{{/* Documents in flight over all workers: each has room for 32. */}}
+{{/* Documents in flight over all workers: each has room for 32 at least. */}}
 {{- define "unjam.maxConcurrent" -}}
 {{- $workers := ternary .Values.autoscaling.maxWorkers .Values.worker.replicas .Values.autoscaling.enabled -}}
 {{ min 10000 (max 50 (mul 32 $workers)) }}
