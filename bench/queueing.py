@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class Station:
     """*batch*: units that a server takes at most; *sources*: over so many processes those in line
-    are spread, and a batch is of one of them; *spread*: 0 takes always as long, 1 is exponential."""
+    are spread, and a batch is of one of them; *spread*: 0 takes always as long, 1 is exponential;
+    *linger_s*: so long those in line wait for *enough* units of a process, from the first on."""
 
     name: str
     servers: int = 1
@@ -30,6 +31,8 @@ class Station:
     sources: int = 1
     cpu: str = ""
     spread: float = 0.0
+    linger_s: float = 0.0
+    enough: int = 0  # 0: a whole batch
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,13 @@ class Visit:
 @dataclass(frozen=True)
 class Result:
     """Of the steady part: documents a second, seconds each is under way, documents under way,
-    and each station's share of busy servers (0 … 1)."""
+    each station's share of busy servers (0 … 1); of the whole run, its units a batch."""
 
     per_s: float
     mean_s: float
     in_system: float
     busy: Mapping[str, float]
+    batch: Mapping[str, float]
 
     @property
     def limit(self) -> str:
@@ -70,6 +74,10 @@ class _Line:
     busy: int = 0
     busy_s: float = 0.0
     since: float = 0.0
+    first: float = 0.0  # when the oldest that waits came
+    asked: bool = False
+    batches: int = 0
+    served: int = 0  # units of them
 
     def note(self, now: float) -> None:
         self.busy_s += self.busy * (now - self.since)
@@ -85,6 +93,8 @@ class _Line:
             taken.append(document)
             units += one
         self.units -= units
+        self.batches += 1
+        self.served += units
         return taken, units
 
 
@@ -140,6 +150,8 @@ class _Run:
             return
         line, units = self.route[document.at]
         document.at += 1
+        if not line.waiting:
+            line.first = self.now
         line.waiting.append((document, units))
         line.units += units
         self.serve(line)
@@ -147,7 +159,10 @@ class _Run:
     def serve(self, line: _Line) -> None:
         station = line.station
         while line.waiting and line.busy < station.servers:
+            if self.lingers(line):
+                return
             taken, units = line.take()
+            line.first = self.now
             takes_s = station.fixed_s + units * station.each_s
             if station.spread:
                 chance = self.random.expovariate(1.0)
@@ -162,6 +177,17 @@ class _Run:
             self.number += 1
             heapq.heappush(cpu.ends, (cpu.work + takes_s, self.number, (line, taken)))
             self.plan(cpu)
+
+    def lingers(self, line: _Line) -> bool:
+        """Whether those in line wait for company; the line is then looked at again."""
+        station = line.station
+        due = line.first + station.linger_s
+        if line.units / station.sources >= (station.enough or station.batch) or self.now >= due:
+            return False
+        if not line.asked:
+            line.asked = True
+            self.at(due, line)
+        return True
 
     def plan(self, cpu: _Cpu) -> None:
         """When the first of this CPU's servers ends, if nothing else begins until then."""
@@ -191,6 +217,10 @@ class _Run:
             return None
         if isinstance(what, tuple):
             self.end(what)
+            return None
+        if isinstance(what, _Line):
+            what.asked = False
+            self.serve(what)
             return None
         return what
 
@@ -263,4 +293,5 @@ def _result(
             name: (after[name] - before[name]) / took_s / line.station.servers
             for name, line in run.lines.items()
         },
+        batch={name: line.served / max(1, line.batches) for name, line in run.lines.items()},
     )

@@ -1,7 +1,7 @@
 """From one host to a thousand: which part is full first, and what moves it.
 
     python -m bench.simulate [--hosts 1,10,100,1000] [--documents 1000000000]
-    python -m bench.simulate --check [--workers 1,2,4] [--files 300]
+    python -m bench.simulate --check [--workers 1,2,4] [--files 1000]
 
 A discrete-event model (``bench.queueing``) fed with measured costs: those of ``Costs``, or what
 ``--check`` measured last (``bench/out/simulate_check.json``). *check* runs the real system with so
@@ -22,9 +22,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.chroma_wall import cpu_s
+from bench.corpus import make_corpus
+from bench.house import House, house
 from bench.queueing import Result, Station, Visit, simulate
-from bench.report import OUT, table, write_json
-from unjam.worker.worker import room_of
+from bench.report import OUT, median, table, write_json
+from unjam.embedding.batcher import LINGER_S
+from unjam.pipeline.store import GATHER_ROWS, GATHER_S, ROWS_PER_UPSERT
+from unjam.worker.worker import GATHER_S as TAKE_GATHER_S
+from unjam.worker.worker import GATHER_SHARE, TAKE_AT_ONCE, room_of
 
 CHECKED = OUT / "simulate_check.json"
 DAY_S = 86_400.0
@@ -41,6 +47,7 @@ class Costs:
     redis: float = 0.3
     watchdog: float = 0.6
     vector_store: float = 2.3
+    endpoint: float = 0.0  # CPU on the same machine, which a remote one does not take
     gate: float = 0.15  # SQLite: waiting for the disk, for one transition of a group
     commit: float = 2.5  # PostgreSQL: a group holds the lock that orders events for so long,
     # of it 1.1 ms CPU of the client, about 0.5 of the server, the rest for the disk
@@ -57,46 +64,85 @@ TEXTS_A_REQUEST = 32
 REQUESTS_IN_FLIGHT = 3  # a process
 GROUP = 64
 UPSERT = 500
+CALL_MS, ROW_MS = 12.0, 0.6  # CPU of Chroma for an upsert (``unjam.pipeline.store``)
 MOST_IN_FLIGHT = 10_000  # RAG_MAX_CONCURRENT_JOBS at its most
 IN_FLIGHT_A_WORKER = 16
 
 
 # -- one machine -----------------------------------------------------------------------------
 def one_machine(costs: Costs, workers: int, cores: float, documents: int) -> Result:
-    """``unjam up`` with so many workers: all on the same cores, one SQLite, one Chroma."""
+    """``unjam up`` with so many workers: all on the same cores, one SQLite, one Chroma. What waits
+    for company (claims, requests, upserts) waits as in the code.
 
-    def busy(name: str, ms: float, servers: int = 1) -> Station:
-        return Station(name, servers, ms / 1e3, cpu="host")
+    How many rows an upsert gets is an outcome, so what a call and a row cost is found in rounds: in
+    proportion as they were measured, and so much that a document costs what it did.
+    """
+    scale = 1.0
+    for _ in range(4):
+        found = _one_machine(costs, workers, cores, documents, scale)
+        foretold = CHUNKS * (CALL_MS / found.batch["vector store"] + ROW_MS)
+        scale = costs.vector_store / foretold
+    return _one_machine(costs, workers, cores, documents, scale)
+
+
+def _one_machine(costs: Costs, workers: int, cores: float, documents: int, scale: float) -> Result:
+    in_flight = min(50, room_of(50) * workers)
+
+    def busy(name: str, ms: float, servers: int = 1, batch: int = 1) -> Station:
+        return Station(name, servers, ms / 1e3, batch=batch, sources=servers, cpu="host")
 
     stations = [
         busy("client", costs.client),
         busy("API", costs.api + costs.watchdog),
         busy("Redis", costs.redis),
-        busy("workers", costs.worker, workers),
-        busy("parsing", costs.parsing, workers),
-        busy("vector store", costs.vector_store),
-        Station("ledger", 1, costs.gate / 1e3, batch=GROUP, sources=workers + 1),
+        busy("workers", costs.worker / 3, workers),  # before embedding, storing and settling
+        busy("parsing", costs.parsing, workers, GROUP),
+        busy("endpoint's CPU", costs.endpoint),
+        Station(
+            "claims",
+            workers,
+            batch=TAKE_AT_ONCE,
+            sources=workers,
+            linger_s=TAKE_GATHER_S,
+            enough=max(1, in_flight // workers // GATHER_SHARE),
+        ),
         Station(
             "endpoint",
             REQUESTS_IN_FLIGHT * workers,
             fixed_s=costs.request / 1e3,
             batch=TEXTS_A_REQUEST,
             sources=workers,
+            linger_s=LINGER_S,  # those that were parsed together ask together
         ),
+        Station(
+            "vector store",
+            1,
+            scale * ROW_MS / 1e3,
+            scale * CALL_MS / 1e3,
+            batch=ROWS_PER_UPSERT,
+            sources=workers,
+            cpu="host",
+            linger_s=GATHER_S,
+            enough=GATHER_ROWS,
+        ),
+        Station("ledger", 1, costs.gate / 1e3, batch=GROUP, sources=workers + 1),
     ]
     route = [
         Visit("client"),
         Visit("API"),
         Visit("ledger", 2),
         Visit("Redis"),
+        Visit("claims"),
         Visit("ledger"),
         Visit("parsing"),
         Visit("workers"),
         Visit("endpoint", CHUNKS),
-        Visit("vector store"),
+        Visit("endpoint's CPU"),
+        Visit("workers"),
+        Visit("vector store", CHUNKS),
+        Visit("workers"),
         Visit("ledger", 3),
     ]
-    in_flight = min(50, room_of(50) * workers)
     return simulate(stations, {"host": cores}, route, documents=documents, in_flight=in_flight)
 
 
@@ -215,26 +261,24 @@ def sweep(costs: Costs, hosts: Sequence[int], documents: int) -> list[dict[str, 
 
 
 # -- against the real thing ----------------------------------------------------------------------
-def costs_of(cpu: Mapping[str, float], client_ms: float) -> Costs:
+def costs_of(cpu: Mapping[str, float]) -> Costs:
     """What the real run took, by role (milliseconds a document)."""
     return replace(
         Costs(),
-        client=client_ms,
+        client=cpu.get("client", 0.0),
         api=cpu.get("API", 0.0),
         worker=cpu.get("workers", 0.0),
         parsing=cpu.get("parsing", 0.0),
         redis=cpu.get("Valkey", 0.0),
         watchdog=cpu.get("watchdog", 0.0) + cpu.get("supervisor", 0.0),
         vector_store=cpu.get("Chroma", 0.0),
+        endpoint=cpu.get("endpoint", 0.0),
         measured="by --check",
     )
 
 
 def real(workers: int, files: int, latency_ms: float) -> dict[str, Any]:
     """Wall seconds of few and of many files, and CPU milliseconds a file by role."""
-    from bench.corpus import make_corpus
-    from bench.house import house
-
     few = 20
     with house(workers=workers, latency_ms=latency_ms) as ours, tempfile.TemporaryDirectory() as at:
         folders = [Path(at) / name for name in ("first", "few", "many")]
@@ -242,35 +286,48 @@ def real(workers: int, files: int, latency_ms: float) -> dict[str, Any]:
             make_corpus(folder, count, first=start)
         ours.command("add", str(folders[0]), "--wait")  # what is loaded on first use
         little = ours.command("add", str(folders[1]), "--wait")
-        before = ours.cpu_s()
+        before = _used_s(ours)
         much = ours.command("add", str(folders[2]), "--wait")
-        used = {r: (s - before.get(r, 0.0)) / files * 1e3 for r, s in ours.cpu_s().items()}
+        used = {r: (s - before.get(r, 0.0)) / files * 1e3 for r, s in _used_s(ours).items()}
     more = files - few
     return {
         "workers": workers,
         "per_s": more / max(1e-9, much.wall_s - little.wall_s),
-        "cpu": used,
-        "client_ms": max(0.0, much.cpu_s - little.cpu_s) / more * 1e3,
+        "cpu": used | {"client": max(0.0, much.cpu_s - little.cpu_s) / more * 1e3},
     }
 
 
+def _used_s(ours: House) -> dict[str, float]:
+    """CPU seconds so far by role, the endpoint's among them."""
+    return {**ours.cpu_s(), "endpoint": cpu_s(ours.endpoint_pid())}
+
+
 def check(
-    workers: Sequence[int], files: int, latency_ms: float, cores: float
+    workers: Sequence[int], files: int, latency_ms: float, cores: float, repeat: int
 ) -> list[dict[str, Any]]:
-    """The costs are those of the run in the middle; the others are foretold with them. *cores* 0:
-    as many as that run had of a machine that others use, too (it is then right by itself)."""
-    runs = [real(n, files, latency_ms) for n in workers]
-    known = runs[len(runs) // 2]
-    cores = cores or known["per_s"] * (sum(known["cpu"].values()) + known["client_ms"]) / 1e3
-    costs = replace(costs_of(known["cpu"], known["client_ms"]), request=latency_ms)
-    for run in runs:
-        foretold = one_machine(costs, run["workers"], cores, 3_000)
-        run |= {
-            "model_per_s": foretold.per_s,
-            "error": foretold.per_s / run["per_s"] - 1.0,
-            "limit": foretold.limit,
-        }
-    write_json("simulate_check", {"costs": asdict(costs), "cores": cores, "runs": runs})
+    """Medians of real runs, in turns, beside the model of as many workers. It is given what a
+    document cost in each of them: a worker's own costs grow with how many share the cores."""
+    turns = [[real(n, files, latency_ms) for n in workers] for _ in range(repeat)]
+    runs: list[dict[str, Any]] = []
+    for count, some in zip(workers, zip(*turns, strict=True), strict=True):
+        roles = {role for run in some for role in run["cpu"]}
+        cpu = {role: median([run["cpu"].get(role, 0.0) for run in some]) for role in roles}
+        costs = replace(costs_of(cpu), request=latency_ms)
+        foretold = one_machine(costs, count, cores, 3_000)
+        per_s = [run["per_s"] for run in some]
+        runs.append(
+            {
+                "workers": count,
+                "per_s": median(per_s),
+                "all_per_s": per_s,
+                "costs": asdict(costs),
+                "model_per_s": foretold.per_s,
+                "error": foretold.per_s / median(per_s) - 1.0,
+                "limit": foretold.limit,
+            }
+        )
+    known = runs[len(runs) // 2]["costs"]
+    write_json("simulate_check", {"costs": known, "cores": cores, "runs": runs})
     return runs
 
 
@@ -288,13 +345,14 @@ def main() -> int:
     ask.add_argument("--defaults", action="store_true", help="the costs that stand in the source")
     ask.add_argument("--check", action="store_true", help="run the real system beside the model")
     ask.add_argument("--workers", default="1,2,4", help="of --check")
-    ask.add_argument("--files", type=int, default=300, help="of --check")
+    ask.add_argument("--files", type=int, default=1000, help="of --check")
+    ask.add_argument("--repeat", type=int, default=3, help="of --check")
     ask.add_argument("--latency-ms", type=float, default=100.0, help="of --check")
-    ask.add_argument("--cores", type=float, default=os.cpu_count() or 1, help="of --check; 0: seen")
+    ask.add_argument("--cores", type=float, default=os.cpu_count() or 1, help="of --check")
     args = ask.parse_args()
     if args.check:
         workers = [int(x) for x in args.workers.split(",")]
-        runs = check(workers, args.files, args.latency_ms, args.cores)
+        runs = check(workers, args.files, args.latency_ms, args.cores, args.repeat)
         cells = [
             [str(r["workers"]), r["per_s"], r["model_per_s"], f"{r['error']:+.0%}", r["limit"]]
             for r in runs

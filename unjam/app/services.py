@@ -162,7 +162,7 @@ async def open_services(settings: Settings, *, role: str) -> Services:
             "no running system was found",
             hint="Start one with `unjam up`, or set RAG_REDIS_URL and RAG_CHROMA_URL.",
         )
-    vectors = open_vectors(settings.vectors_url)
+    vectors = open_vectors(settings.vectors_url, settings.data_dir)
     ledger = await open_ledger(settings)
     blobs = await _settled_blobs(settings, ledger)
     knobs = LiveKnobs(settings, ledger)

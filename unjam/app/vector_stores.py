@@ -14,15 +14,18 @@ from unjam.core.vector_kinds import VECTOR_STORES, vector_store_of
 from unjam.settings import Settings
 
 
-def open_vectors(url: str) -> VectorStore:
+def open_vectors(url: str, turns: Path | None = None) -> VectorStore:
     """The store at *url*: ``http(s)://`` Chroma, ``lancedb:///folder``, ``postgresql://``
     (pgvector), ``qdrant+http(s)://`` (its API key as ``:key@``). Nothing needs to answer yet.
+
+    *turns*: a folder of this host, where those who use Chroma stand in line.
 
     Raises:
         SetupError: another kind, or its extra is not installed.
     """
     check_vectors(url)
-    return _OPEN[vector_store_of(url)](url)
+    name = vector_store_of(url)
+    return _chroma(url, turns) if name == "Chroma" else _OPEN[name](url)
 
 
 def check_vectors(url: str) -> None:
@@ -69,10 +72,10 @@ def folder_of(url: str) -> Path:
     return Path(unquote(place.path))
 
 
-def _chroma(url: str) -> VectorStore:
+def _chroma(url: str, turns: Path | None) -> VectorStore:
     from unjam.stores.vectors_chroma import ChromaVectors
 
-    return ChromaVectors(url)
+    return ChromaVectors(url, turns=turns)
 
 
 def _lancedb(url: str) -> VectorStore:
@@ -97,7 +100,6 @@ def _qdrant(url: str) -> VectorStore:
 
 
 _OPEN: dict[str, Callable[[str], VectorStore]] = {
-    "Chroma": _chroma,
     "LanceDB": _lancedb,
     "pgvector": _pgvector,
     "Qdrant": _qdrant,

@@ -1,0 +1,103 @@
+"""Who asks Chroma next: each ``Turns`` here stands for a process of the same host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from unjam.stores import chroma_turns
+from unjam.stores.chroma_turns import LATELY_S, Turns
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody goes because it has waited long enough."""
+    monkeypatch.setattr(chroma_turns, "TURN_WAIT_S", 3600.0)
+    monkeypatch.setattr(chroma_turns, "QUERY_WAIT_S", 3600.0)
+
+
+async def write(turns: Turns, name: str, said: list[str], may_end: asyncio.Event) -> None:
+    async with turns.write():
+        said.append(f"{name} begins")
+        await may_end.wait()
+        said.append(f"{name} ends")
+
+
+async def looks_often() -> None:
+    """Long enough for whoever waits to look many times."""
+    await asyncio.sleep(20 * chroma_turns._LOOK_S)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    said: list[str] = []
+    may_end = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        for name in ("one", "other"):
+            tasks.create_task(write(Turns(tmp_path), name, said, may_end))
+        await looks_often()
+        assert said == ["one begins"]
+        may_end.set()
+    assert said == ["one begins", "one ends", "other begins", "other ends"]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_writer_lets_queries_end_that_have_begun(tmp_path: Path) -> None:
+    said: list[str] = []
+    may_end = asyncio.Event()
+    may_end.set()
+    searching = Turns(tmp_path)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        with searching.query():
+            with searching.query():
+                tasks.create_task(write(Turns(tmp_path), "writer", said, may_end))
+                await looks_often()
+            await looks_often()
+            assert said == []
+    assert said == ["writer begins", "writer ends"]
+
+
+async def test_whoever_is_frozen_delays_others_only_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chroma_turns, "TURN_WAIT_S", 0.01)
+    said: list[str] = []
+    may_end = asyncio.Event()
+    may_end.set()
+    with Turns(tmp_path).query():
+        async with asyncio.timeout(10), Turns(tmp_path).write():
+            await write(Turns(tmp_path), "other", said, may_end)
+    assert said == ["other begins", "other ends"]
+
+
+async def test_a_writer_that_was_cancelled_holds_up_nobody(tmp_path: Path) -> None:
+    one = asyncio.create_task(write(Turns(tmp_path), "one", [], asyncio.Event()))
+    await looks_often()
+    one.cancel()
+    await asyncio.wait([one])
+    async with asyncio.timeout(10), Turns(tmp_path).write():
+        pass
+
+
+def test_writers_see_that_somebody_searches(tmp_path: Path) -> None:
+    writer = Turns(tmp_path)
+    (tmp_path / "chroma.queries").touch()
+    long_ago = time.time() - 2 * LATELY_S
+    os.utime(tmp_path / "chroma.queries", (long_ago, long_ago))
+    assert not writer.searched_lately
+    with Turns(tmp_path).query():
+        assert writer.searched_lately
+    assert writer.searched_lately
+
+
+@pytest.mark.parametrize("folder", [None, Path("/proc/none")])
+async def test_where_there_is_no_such_folder_everybody_goes(folder: Path | None) -> None:
+    turns = Turns(folder)
+    async with asyncio.timeout(10), turns.write(), Turns(folder).write():
+        with turns.query():
+            assert not turns.searched_lately
+    turns.close()
