@@ -10,7 +10,6 @@ at a given rate.
 from __future__ import annotations
 
 import heapq
-import math
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Station:
-    """*batch*: units that a server takes at most; *sources*: over so many processes those in line
-    are spread, and a batch is of one of them; *spread*: 0 takes always as long, 1 is exponential;
-    *linger_s*: so long those in line wait for *enough* units of a process, from the first on."""
+    """*batch*: units that a server takes at most; *sources*: so many processes stand in line, each
+    with its own documents, its batches and its share of the servers (one at least); *spread*: 0
+    takes always as long, 1 is exponential; *linger_s*: so long the first of a process waits until
+    there are *enough* units."""
 
     name: str
     servers: int = 1
@@ -62,43 +62,68 @@ class Result:
 
 @dataclass(slots=True)
 class _Document:
+    """*seat*: its place among those under way; who comes after it takes that, and its process."""
+
     began: float
+    seat: int
     at: int = 0
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What one process has in a station's line."""
+
+    waiting: deque[tuple[_Document, int, float]] = field(
+        default_factory=deque["tuple[_Document, int, float]"]
+    )  # document, units, when it came
+    units: int = 0  # of all that wait
+    busy: int = 0
+    listed: bool = False
+    asked: bool = False
+
+    def take(self, limit: int) -> tuple[list[_Document], int]:
+        """The next batch and its units."""
+        taken: list[_Document] = []
+        units = 0
+        while self.waiting and (not taken or units + self.waiting[0][1] <= limit):
+            document, one, _ = self.waiting.popleft()
+            taken.append(document)
+            units += one
+        self.units -= units
+        return taken, units
 
 
 @dataclass(slots=True)
 class _Line:
     station: Station
-    waiting: deque[tuple[_Document, int]] = field(default_factory=deque["tuple[_Document, int]"])
-    units: int = 0  # of all that wait
+    queues: list[_Queue]
+    turns: deque[_Queue] = field(default_factory=deque["_Queue"])
     busy: int = 0
     busy_s: float = 0.0
     since: float = 0.0
-    first: float = 0.0  # when the oldest that waits came
-    asked: bool = False
     batches: int = 0
     served: int = 0  # units of them
+
+    @classmethod
+    def of(cls, station: Station) -> _Line:
+        return cls(station, [_Queue() for _ in range(station.sources)])
+
+    @property
+    def share(self) -> int:
+        """Servers of one process."""
+        return max(1, -(-self.station.servers // self.station.sources))
+
+    def list(self, queue: _Queue) -> None:
+        if not queue.listed:
+            queue.listed = True
+            self.turns.append(queue)
 
     def note(self, now: float) -> None:
         self.busy_s += self.busy * (now - self.since)
         self.since = now
 
-    def take(self) -> tuple[list[_Document], int]:
-        """The next batch and its units."""
-        limit = min(self.station.batch, math.ceil(self.units / self.station.sources))
-        taken: list[_Document] = []
-        units = 0
-        while self.waiting and (not taken or units + self.waiting[0][1] <= limit):
-            document, one = self.waiting.popleft()
-            taken.append(document)
-            units += one
-        self.units -= units
-        self.batches += 1
-        self.served += units
-        return taken, units
 
-
-_Served = tuple[_Line, list[_Document]]
+_Served = tuple[_Line, _Queue, list[_Document]]
 
 
 @dataclass(slots=True)
@@ -130,7 +155,7 @@ class _Run:
         route: Sequence[Visit],
         seed: int,
     ) -> None:
-        self.lines = {s.name: _Line(s) for s in stations}
+        self.lines = {s.name: _Line.of(s) for s in stations}
         self.cpus = {name: _Cpu(n) for name, n in cores.items()}
         self.route = [(self.lines[v.station], v.units) for v in route]
         self.random = random.Random(seed)
@@ -138,6 +163,7 @@ class _Run:
         self.number = 0
         self.events: list[tuple[float, int, object]] = []
         self.done: list[tuple[float, float]] = []  # (ended, began)
+        self.free: list[int] = []  # seats of those that ended
 
     def at(self, when: float, what: object) -> None:
         self.number += 1
@@ -147,46 +173,53 @@ class _Run:
         """To its next station, or out."""
         if document.at == len(self.route):
             self.done.append((self.now, document.began))
+            self.free.append(document.seat)
             return
         line, units = self.route[document.at]
         document.at += 1
-        if not line.waiting:
-            line.first = self.now
-        line.waiting.append((document, units))
-        line.units += units
+        queue = line.queues[document.seat % line.station.sources]
+        queue.waiting.append((document, units, self.now))
+        queue.units += units
+        line.list(queue)
         self.serve(line)
 
     def serve(self, line: _Line) -> None:
         station = line.station
-        while line.waiting and line.busy < station.servers:
-            if self.lingers(line):
-                return
-            taken, units = line.take()
-            line.first = self.now
+        while line.turns and line.busy < station.servers:
+            queue = line.turns.popleft()
+            queue.listed = False
+            if not queue.waiting or queue.busy >= line.share or self.lingers(line, queue):
+                continue
+            taken, units = queue.take(station.batch)
             takes_s = station.fixed_s + units * station.each_s
             if station.spread:
                 chance = self.random.expovariate(1.0)
                 takes_s *= 1.0 - station.spread + station.spread * chance
             line.note(self.now)
             line.busy += 1
+            line.batches += 1
+            line.served += units
+            queue.busy += 1
+            if queue.waiting:
+                line.list(queue)
             if not station.cpu:
-                self.at(self.now + takes_s, (line, taken))
+                self.at(self.now + takes_s, (line, queue, taken))
                 continue
             cpu = self.cpus[station.cpu]
             cpu.pass_to(self.now)
             self.number += 1
-            heapq.heappush(cpu.ends, (cpu.work + takes_s, self.number, (line, taken)))
+            heapq.heappush(cpu.ends, (cpu.work + takes_s, self.number, (line, queue, taken)))
             self.plan(cpu)
 
-    def lingers(self, line: _Line) -> bool:
-        """Whether those in line wait for company; the line is then looked at again."""
+    def lingers(self, line: _Line, queue: _Queue) -> bool:
+        """Whether what a process has in line waits for company; it is then looked at again."""
         station = line.station
-        due = line.first + station.linger_s
-        if line.units / station.sources >= (station.enough or station.batch) or self.now >= due:
+        due = queue.waiting[0][2] + station.linger_s
+        if queue.units >= (station.enough or station.batch) or self.now >= due:
             return False
-        if not line.asked:
-            line.asked = True
-            self.at(due, line)
+        if not queue.asked:
+            queue.asked = True
+            self.at(due, (line, queue))
         return True
 
     def plan(self, cpu: _Cpu) -> None:
@@ -197,9 +230,12 @@ class _Run:
             self.at(self.now + left_s, (cpu, cpu.version))
 
     def end(self, served: _Served) -> None:
-        line, documents = served
+        line, queue, documents = served
         line.note(self.now)
         line.busy -= 1
+        queue.busy -= 1
+        if queue.waiting:
+            line.list(queue)
         for document in documents:
             self.go_on(document)
         self.serve(line)
@@ -207,22 +243,22 @@ class _Run:
     def step(self) -> object | None:
         """The next event; what it was, if it is none of the stations'."""
         self.now, _, what = heapq.heappop(self.events)
-        if isinstance(what, tuple) and isinstance(what[0], _Cpu):
-            cpu, version = what
-            if version == cpu.version:
-                cpu.pass_to(self.now)
-                served = heapq.heappop(cpu.ends)[2]
-                self.plan(cpu)
-                self.end(served)
-            return None
-        if isinstance(what, tuple):
-            self.end(what)
-            return None
-        if isinstance(what, _Line):
-            what.asked = False
-            self.serve(what)
-            return None
-        return what
+        match what:
+            case (_Cpu() as cpu, int(version)):
+                if version == cpu.version:
+                    cpu.pass_to(self.now)
+                    served = heapq.heappop(cpu.ends)[2]
+                    self.plan(cpu)
+                    self.end(served)
+            case (_Line() as line, _Queue() as queue):
+                queue.asked = False
+                line.list(queue)
+                self.serve(line)
+            case (_Line() as line, _Queue() as queue, documents):
+                self.end((line, queue, documents))
+            case _:
+                return what
+        return None
 
 
 def simulate(
@@ -251,7 +287,7 @@ def simulate(
     def begin() -> None:
         nonlocal begun
         begun += 1
-        run.go_on(_Document(run.now))
+        run.go_on(_Document(run.now, run.free.pop() if run.free else begun - 1))
 
     def note() -> None:
         for line in run.lines.values():

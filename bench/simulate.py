@@ -48,10 +48,13 @@ class Costs:
     watchdog: float = 0.6
     vector_store: float = 2.3
     endpoint: float = 0.0  # CPU on the same machine, which a remote one does not take
-    gate: float = 0.15  # SQLite: waiting for the disk, for one transition of a group
+    gate: float = 1.7  # SQLite: a group of transitions holds the gate so long, most of it the disk
+    gate_each: float = 0.09  # … and for each in it (`bench.ledger`: 553/s singly, 7,800/s by 50)
     commit: float = 2.5  # PostgreSQL: a group holds the lock that orders events for so long,
     # of it 1.1 ms CPU of the client, about 0.5 of the server, the rest for the disk
     transition: float = 0.08  # … and for each transition in it
+    take: float = 3.0  # waiting for Redis, when jobs are taken (2–5 in traces of --check's runs)
+    confirm: float = 4.0  # … and for Chroma, when the ids of an upsert are asked for (3–5)
     chunk: float = 0.54  # one writer of Chroma at its best: 1,850 chunks/s
     request: float = 100.0  # the endpoint's answer
 
@@ -101,6 +104,7 @@ def _one_machine(costs: Costs, workers: int, cores: float, documents: int, scale
         Station(
             "claims",
             workers,
+            fixed_s=costs.take / 1e3,
             batch=TAKE_AT_ONCE,
             sources=workers,
             linger_s=TAKE_GATHER_S,
@@ -125,7 +129,21 @@ def _one_machine(costs: Costs, workers: int, cores: float, documents: int, scale
             linger_s=GATHER_S,
             enough=GATHER_ROWS,
         ),
-        Station("ledger", 1, costs.gate / 1e3, batch=GROUP, sources=workers + 1),
+        Station(
+            "confirmation",
+            workers,
+            fixed_s=costs.confirm / 1e3,
+            batch=ROWS_PER_UPSERT,
+            sources=workers,
+        ),
+        Station(
+            "ledger",
+            1,
+            costs.gate_each / 1e3,
+            costs.gate / 1e3,
+            batch=GROUP,
+            sources=workers + 1,
+        ),
     ]
     route = [
         Visit("client"),
@@ -140,6 +158,7 @@ def _one_machine(costs: Costs, workers: int, cores: float, documents: int, scale
         Visit("endpoint's CPU"),
         Visit("workers"),
         Visit("vector store", CHUNKS),
+        Visit("confirmation", CHUNKS),
         Visit("workers"),
         Visit("ledger", 3),
     ]

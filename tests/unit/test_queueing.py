@@ -52,6 +52,18 @@ def test_groups_share_what_is_fixed_and_a_group_is_of_one_process() -> None:
     assert commits(40) == pytest.approx(1 / 0.011, rel=0.05)
 
 
+def test_the_first_waits_for_company_until_there_is_enough() -> None:
+    def desk(linger_s: float, enough: int = 0) -> Result:
+        station = Station("desk", fixed_s=0.01, batch=8, linger_s=linger_s, enough=enough)
+        by = [Visit("desk")]
+        return simulate([station], {}, by, documents=4000, per_s=40)  # one every 25 ms on average
+
+    assert desk(0.0).batch["desk"] < 1.5
+    assert desk(0.1).batch["desk"] == pytest.approx(1 + 0.1 * 40, rel=0.1)  # those of its 100 ms
+    assert desk(10.0, enough=4).batch["desk"] == pytest.approx(4, rel=0.02)
+    assert desk(0.1).mean_s > 5 * desk(0.0).mean_s
+
+
 def test_a_seed_gives_the_same_run() -> None:
     assert one(per_s=90, seed=7) == one(per_s=90, seed=7) != one(per_s=90, seed=8)
 
