@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_writers_see_that_somebody_searches(tmp_path: Path) -> None:
     with Turns(tmp_path).query():
         assert writer.searched_lately
     assert writer.searched_lately
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_folder_that_knows_no_locks_delays_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(chroma_turns.fcntl, "flock", no_locks)
+    async with asyncio.timeout(10), Turns(tmp_path).write():
+        with Turns(tmp_path).query():
+            pass
 
 
 @pytest.mark.parametrize("folder", [None, Path("/proc/none")])
