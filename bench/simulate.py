@@ -53,7 +53,7 @@ class Costs:
     commit: float = 2.5  # PostgreSQL: a group holds the lock that orders events for so long,
     # of it 1.1 ms CPU of the client, about 0.5 of the server, the rest for the disk
     transition: float = 0.08  # … and for each transition in it
-    take: float = 3.0  # waiting for Redis, when jobs are taken (2–5 in traces of --check's runs)
+    take: float = 3.0  # waiting for Redis, when jobs are taken (2–5 in a trace of two workers)
     confirm: float = 4.0  # … and for Chroma, when the ids of an upsert are asked for (3–5)
     chunk: float = 0.54  # one writer of Chroma at its best: 1,850 chunks/s
     request: float = 100.0  # the endpoint's answer
@@ -130,20 +130,9 @@ def _one_machine(costs: Costs, workers: int, cores: float, documents: int, scale
             enough=GATHER_ROWS,
         ),
         Station(
-            "confirmation",
-            workers,
-            fixed_s=costs.confirm / 1e3,
-            batch=ROWS_PER_UPSERT,
-            sources=workers,
+            "confirmation", workers, 0.0, costs.confirm / 1e3, ROWS_PER_UPSERT, sources=workers
         ),
-        Station(
-            "ledger",
-            1,
-            costs.gate_each / 1e3,
-            costs.gate / 1e3,
-            batch=GROUP,
-            sources=workers + 1,
-        ),
+        Station("ledger", 1, costs.gate_each / 1e3, costs.gate / 1e3, GROUP, sources=workers + 1),
     ]
     route = [
         Visit("client"),

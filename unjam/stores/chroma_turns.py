@@ -4,8 +4,8 @@ Chroma answers no query while it takes rows, takes the rows of two writers in on
 writer in between the parts of one query. So writers of a host stand in line here, let queries
 that have begun end first, and send fewer rows at a time while anybody searches.
 
-It is a courtesy: nobody waits long, whoever is frozen or on another host; the kernel drops the
-locks of a dead process.
+It is a courtesy, unlike the ledger's gate: nobody waits long, whoever is frozen or on another
+host, and who has waited goes all the same. The kernel drops the locks of a dead process.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 TURN_WAIT_S = 0.5
-"""At most, for another writer; a request of a few dozen rows takes a tenth of that."""
+"""At most, for another writer: 46 rows take 40 ms, 91 take 120 (in a trace, two busy cores)."""
 
 QUERY_WAIT_S = 0.05
-"""At most, for queries: one takes 15 ms, so steady searching halves the writers' speed at worst."""
+"""At most, for queries, so that steady searching stops no writer: one takes 15 ms (median)."""
 
 LATELY_S = 10.0
 """So long after a query there are searches."""
@@ -39,13 +39,12 @@ class Turns:
         self._folder = folder
         self._files: dict[str, int] = {}
         self._queries = 0
-        self._marked = 0.0
 
     @property
     def searched_lately(self) -> bool:
         """Whether any process of this host has queried within the last ``LATELY_S``."""
         queries = self._file("queries")
-        return queries is not None and abs(time.time() - os.fstat(queries).st_mtime) < LATELY_S
+        return queries is not None and _age_s(queries) < LATELY_S
 
     @contextmanager
     def query(self) -> Generator[None]:
@@ -55,8 +54,7 @@ class Turns:
             yield
             return
         self._queries += 1
-        if time.monotonic() - self._marked > _MARK_S:
-            self._marked = time.monotonic()
+        if _age_s(queries) > _MARK_S:
             with suppress(OSError):
                 os.utime(queries)
         if self._queries == 1:
@@ -105,6 +103,11 @@ def _opened(path: Path) -> int:
         made = os.open(path, flags | os.O_CREAT, 0o600)
         os.utime(made, (0, 0))  # nobody has searched yet
         return made
+
+
+def _age_s(mark: int) -> float:
+    """Since anybody's last query, to a second."""
+    return abs(time.time() - os.fstat(mark).st_mtime)
 
 
 async def _within(limit_s: float, lock: int) -> bool:

@@ -28,26 +28,43 @@ async def write(turns: Turns, name: str, said: list[str], may_end: asyncio.Event
         said.append(f"{name} ends")
 
 
-async def looks_often() -> None:
-    """Long enough for whoever waits to look many times."""
-    await asyncio.sleep(20 * chroma_turns._LOOK_S)
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> asyncio.Semaphore:
+    """Released whenever somebody looks in vain."""
+    looks, really = asyncio.Semaphore(0), chroma_turns._try
+
+    def look(lock: int, kind: int) -> bool:
+        got = really(lock, kind)
+        if not got:
+            looks.release()
+        return got
+
+    monkeypatch.setattr(chroma_turns, "_try", look)
+    return looks
+
+
+async def looks_in_vain(refused: asyncio.Semaphore) -> None:
+    for _ in range(10):
+        await refused.acquire()
 
 
 @pytest.mark.usefixtures("patient")
-async def test_one_writer_at_a_time(tmp_path: Path) -> None:
+async def test_one_writer_at_a_time(tmp_path: Path, refused: asyncio.Semaphore) -> None:
     said: list[str] = []
     may_end = asyncio.Event()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         for name in ("one", "other"):
             tasks.create_task(write(Turns(tmp_path), name, said, may_end))
-        await looks_often()
+        await looks_in_vain(refused)
         assert said == ["one begins"]
         may_end.set()
     assert said == ["one begins", "one ends", "other begins", "other ends"]
 
 
 @pytest.mark.usefixtures("patient")
-async def test_a_writer_lets_queries_end_that_have_begun(tmp_path: Path) -> None:
+async def test_a_writer_lets_queries_end_that_have_begun(
+    tmp_path: Path, refused: asyncio.Semaphore
+) -> None:
     said: list[str] = []
     may_end = asyncio.Event()
     may_end.set()
@@ -56,8 +73,8 @@ async def test_a_writer_lets_queries_end_that_have_begun(tmp_path: Path) -> None
         with searching.query():
             with searching.query():
                 tasks.create_task(write(Turns(tmp_path), "writer", said, may_end))
-                await looks_often()
-            await looks_often()
+                await looks_in_vain(refused)
+            await looks_in_vain(refused)
             assert said == []
     assert said == ["writer begins", "writer ends"]
 
@@ -75,13 +92,19 @@ async def test_whoever_is_frozen_delays_others_only_for_a_moment(
     assert said == ["other begins", "other ends"]
 
 
-async def test_a_writer_that_was_cancelled_holds_up_nobody(tmp_path: Path) -> None:
-    one = asyncio.create_task(write(Turns(tmp_path), "one", [], asyncio.Event()))
-    await looks_often()
-    one.cancel()
-    await asyncio.wait([one])
-    async with asyncio.timeout(10), Turns(tmp_path).write():
-        pass
+@pytest.mark.usefixtures("patient")
+async def test_a_writer_that_was_cancelled_holds_up_nobody(
+    tmp_path: Path, refused: asyncio.Semaphore
+) -> None:
+    turns, said = Turns(tmp_path), list[str]()
+    async with asyncio.timeout(10):
+        with Turns(tmp_path).query():
+            one = asyncio.create_task(write(turns, "one", said, asyncio.Event()))
+            await looks_in_vain(refused)  # it has the turn, and waits for the query
+            one.cancel()
+            await asyncio.wait([one])
+        async with Turns(tmp_path).write():
+            assert said == []
 
 
 def test_writers_see_that_somebody_searches(tmp_path: Path) -> None:
