@@ -196,9 +196,9 @@ def due_cleanups(conn: Connection, now: float, limit: int) -> list[Cleanup]:
     table, g, pins = schema.cleanups, schema.generations, schema.pins
     names = ("id", "document_id", "generation", "collection", "first", "last", "due_at")
     other = _d.alias()
-    held = sa.exists().where(other.c.content_hash == g.c.content_hash, other.c.shown == 1)
+    held = sa.exists().where(other.c.content_hash == g.c.content_hash, other.c.shown != 0)
     shown = sa.exists().where(
-        other.c.visible_hash == g.c.content_hash, sa.text("visible_hash <> ''"), other.c.shown == 1
+        other.c.visible_hash == g.c.content_hash, sa.text("visible_hash <> ''"), other.c.shown != 0
     )
     purge = sa.case((sa.and_(_d.c.shown == 0, ~held, ~shown), pins.c.json))
     query = (

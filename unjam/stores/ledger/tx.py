@@ -98,7 +98,7 @@ class Tx:
         that share a group cost one query each.
         """
         query = sa.select(_d.c.id).where(
-            _d.c.user_id == user_id, _d.c.content_hash.in_(hashes), _d.c.shown == 1
+            _d.c.user_id == user_id, _d.c.content_hash.in_(hashes), schema.is_shown
         )
         ids = [record[0] for record in self.conn.execute(query.order_by(_d.c.id))]
         self.load(ids)
@@ -354,9 +354,9 @@ class Tx:
 
     def referenced(self, content_hash: str) -> bool:
         """Whether a document that is not deleted has it as its newest or visible content."""
-        newest = sa.select(_d.c.id).where(_d.c.content_hash == content_hash, _d.c.shown == 1)
+        newest = sa.select(_d.c.id).where(_d.c.content_hash == content_hash, schema.is_shown)
         shown = sa.select(_d.c.id).where(
-            _d.c.visible_hash == content_hash, sa.text("visible_hash <> ''"), _d.c.shown == 1
+            _d.c.visible_hash == content_hash, sa.text("visible_hash <> ''"), schema.is_shown
         )
         return any(self.conn.execute(q.limit(1)).first() for q in (newest, shown))
 
