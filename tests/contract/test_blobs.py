@@ -18,7 +18,7 @@ import pytest
 from tests.fixtures.s3 import S3Server
 from unjam.core.errors import DependencyDown, DocumentRejected, SetupError, UsageError
 from unjam.core.ports import Blobs
-from unjam.stores import blobs as module
+from unjam.stores import disk
 from unjam.stores.blobs import BUFFER_BYTES, LocalBlobs
 from unjam.stores.memory import MemoryBlobs
 from unjam.stores.s3_blobs import S3Blobs
@@ -292,7 +292,7 @@ async def test_full_disk(local: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> 
 
     writer = await local.create()
     await writer.write(b"a")
-    monkeypatch.setattr(module, "_sync_file", full)
+    monkeypatch.setattr(disk, "sync_file", full)
     with pytest.raises(DependencyDown) as caught:
         await local.commit([writer])
     assert caught.value.code == "blob_store_down"

@@ -29,7 +29,9 @@ def open_blobs(settings: Settings) -> LocalBlobs | S3Blobs:
         SetupError: RAG_STORAGE_URL cannot be used, or the extra for it is not installed.
     """
     if not in_bucket(settings):
-        return LocalBlobs(blob_root(settings))
+        # A ledger of its own has one host: nobody else's workers read this folder.
+        one_host = (settings.database_url or "sqlite:").startswith("sqlite:")
+        return LocalBlobs(blob_root(settings), journal=one_host)
     from unjam.stores.s3_blobs import S3Blobs
     from unjam.stores.s3_place import S3Place
 

@@ -92,7 +92,7 @@ class Services:
         await self.intake.close()
         await self.breakers.close()
         await self.knobs.close()
-        for part in (self.embedder, self.queue, self.vectors, self.ledger):
+        for part in (self.embedder, self.queue, self.vectors, self.blobs, self.ledger):
             with contextlib.suppress(Exception):
                 await part.close()
 

@@ -76,6 +76,9 @@ class MemoryBlobs:
         mine = {h: len(b) for h, b in self._bytes.items() if h.startswith(f"{part:02x}")}
         return {} if older_than_s > 0 else mine
 
+    async def close(self) -> None:
+        return None
+
 
 class MemoryWriter:
     """One upload into memory."""

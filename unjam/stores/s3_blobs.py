@@ -32,7 +32,8 @@ import uuid_utils
 
 from unjam.core.errors import DependencyDown, DocumentRejected, SetupError, UsageError
 from unjam.core.ports import BlobWriter
-from unjam.stores.blobs import LEFTOVER_S, REMOVE_GRACE_S, LocalWriter, guarded, is_digest
+from unjam.stores.blobs import LEFTOVER_S, REMOVE_GRACE_S, LocalWriter, is_digest
+from unjam.stores.disk import guarded
 from unjam.stores.local_copies import LocalCopies
 from unjam.stores.s3_bucket import PART_BYTES, PARTS_AT_ONCE, Bucket
 from unjam.stores.s3_leftovers import Leftovers
@@ -271,6 +272,9 @@ class S3Blobs:
             self._spool.mkdir(parents=True, exist_ok=True, mode=0o700)
             facts = os.statvfs(self._spool)
             return facts.f_bavail * facts.f_frsize
+
+    async def close(self) -> None:
+        return None
 
     async def sweep(self, older_than_s: float = LEFTOVER_S) -> int:
         """This host's leftovers of killed uploads, and once an hour the bucket's own: parts whose

@@ -63,3 +63,7 @@ class Blobs(Protocol):
         """Hash → bytes of the originals in part 0 … 255 of the store that were last uploaded
         longer ago than that."""
         ...
+
+    async def close(self) -> None:
+        """End what goes on behind; what was committed stays. Idempotent."""
+        ...
